@@ -1,0 +1,2 @@
+//! User.
+fn main() {}
