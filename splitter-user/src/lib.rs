@@ -1,1 +1,6 @@
-//! User.
+//! The library behind the `splitter` binary.
+
+pub mod config;
+pub mod metrics;
+pub mod model;
+pub mod neighbor;

@@ -1,1 +1,6 @@
-//! Tests.
+//! What Splitter's integration tests stand on.
+
+pub mod lab;
+pub mod oracle;
+pub mod packet;
+pub mod workload;

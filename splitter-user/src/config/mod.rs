@@ -1,0 +1,1 @@
+//! The configuration file: TOML as written, then the validated model.
