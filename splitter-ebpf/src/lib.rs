@@ -1,2 +1,34 @@
-//! What the kernel runs: the pure code and the ABI that the XDP program and the host share.
+//! What the kernel runs: the pure code and the memory layouts that the XDP program and the host share.
+//!
+//! | module | what it answers |
+//! | --- | --- |
+//! | [`abi`] | what lies in the maps, octet by octet |
+//! | [`frame`] | how a frame is read and written, by the kernel's pointers or by a slice |
+//! | [`header`] | what a frame says: addresses, ports, flags, fragment, where things begin |
+//! | [`address`], [`hash`] | a client's place in hash space |
+//! | [`cohort`], [`maglev`] | which cohort, which backend in it |
+//! | [`affinity`] | the connections that are known |
+//! | [`tcp`], [`stamp`] | what state they are in, and since when |
+//! | [`checksum`], [`rewrite`], [`icmp`], [`refusal`] | what is written |
+//! | [`reason`] | why a packet isn't forwarded: counter index and label in one |
+//!
+//! The program itself (`main.rs`, `program/`) is the only code that knows maps, contexts and helpers.
+
 #![no_std]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod address;
+pub mod affinity;
+pub mod checksum;
+pub mod cohort;
+pub mod frame;
+pub mod hash;
+pub mod header;
+pub mod icmp;
+pub mod maglev;
+pub mod reason;
+pub mod refusal;
+pub mod rewrite;
+pub mod stamp;
+pub mod tcp;

@@ -1,0 +1,62 @@
+//! Backends, and the way to each.
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::assert_layout;
+
+/// How frames reach a next hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Way {
+    /// The next hop's MAC address.
+    pub destination_mac: [u8; 6],
+    /// The MAC address of the interface that frames leave by.
+    pub source_mac: [u8; 6],
+    /// That interface's index in its network namespace; 0: no way is known.
+    pub interface: u32,
+}
+
+/// One backend of one service. A cache line.
+///
+/// Address, port, service and cohort never change while a number is in use: what does change is the way, of which there are two,
+/// and `selected` says which is in force, so that no packet sees half a new one.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Backend {
+    /// Its address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// The way in force is `ways[selected & 1]`.
+    pub ways: [Way; 2],
+    /// Which way is in force.
+    pub selected: AtomicU32,
+    /// Its port, in network order.
+    pub port: [u8; 2],
+    /// Its service's number.
+    pub service: u16,
+    /// 0 stable, 1 canary.
+    pub cohort: u8,
+    /// Non-zero: in use.
+    pub in_use: u8,
+    /// VLAN IDs of the two ways, 0: none.
+    pub vlans: [u16; 2],
+    /// `nat`: the first of the NAT addresses that connections to it leave from.
+    pub nat_first: u8,
+    /// `nat`: how many there are.
+    pub nat_count: u8,
+}
+
+impl Backend {
+    /// The way in force and its VLAN ID (0: none), once it's known.
+    #[inline(always)]
+    #[must_use]
+    pub fn way(&self) -> Option<(Way, u16)> {
+        // Written out, not indexed: a variable index into a map value is one more bound for the verifier to track.
+        let (way, vlan) =
+            if self.selected.load(Relaxed) & 1 == 0 { (self.ways[0], self.vlans[0]) } else { (self.ways[1], self.vlans[1]) };
+        if way.interface == 0 { None } else { Some((way, vlan)) }
+    }
+}
+
+assert_layout!(Way, size 16, destination_mac @ 0, source_mac @ 6, interface @ 12);
+assert_layout!(Backend, size 64, address @ 0, ways @ 16, selected @ 48, port @ 52, service @ 54, cohort @ 56, in_use @ 57,
+    vlans @ 58, nat_first @ 62, nat_count @ 63);

@@ -1,0 +1,66 @@
+//! Connections.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::{BUCKET, MAGLEV_LINE, assert_layout};
+
+/// A bucket of an affinity table: a cache line of words, see [`crate::affinity`].
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Bucket {
+    /// Zero: free.
+    pub words: [AtomicU64; BUCKET],
+}
+
+/// A line of a Maglev table: backend numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C, align(64))]
+pub struct MaglevLine {
+    /// Backend numbers.
+    pub backends: [u16; MAGLEV_LINE as usize],
+}
+
+/// One `nat` connection, found by the port that replies come to. A cache line.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Slot {
+    /// State and stamp, see [`crate::tcp::SlotWord`]. Stored last when a slot is taken; zero: free.
+    pub word: AtomicU32,
+    /// The interface that the opening packet came by.
+    pub interface: u32,
+    /// IPv4 as `::ffff:a.b.c.d`.
+    pub client: [u8; 16],
+    /// In network order.
+    pub client_port: [u8; 2],
+    /// Its backend's number.
+    pub backend: u16,
+    /// Its service's number.
+    pub service: u16,
+    /// Its NAT address's number.
+    pub nat: u16,
+    /// The opening packet's source MAC: replies go there.
+    pub client_mac: [u8; 6],
+    /// Its destination MAC: replies come from there.
+    pub node_mac: [u8; 6],
+    /// Its VLAN tags' TCIs in network order, outermost first.
+    pub tags: [[u8; 2]; 2],
+    /// How many it had.
+    pub tag_count: u8,
+    /// Zero.
+    pub _pad0: u8,
+    /// What the way to the backend adds to a network header's checksum for its addresses (one's complement, native order).
+    pub network_delta: u16,
+    /// What it adds to a transport checksum for addresses and ports.
+    pub transport_delta: u16,
+    /// Zero.
+    pub _pad1: [u8; 2],
+    /// Its place in the affinity table: `bucket · 8 + way`.
+    pub home: u32,
+    /// Zero; the time of the opening packet will stand here.
+    pub _pad2: u32,
+}
+
+assert_layout!(Bucket, size 64, words @ 0);
+assert_layout!(MaglevLine, size 64, backends @ 0);
+assert_layout!(Slot, size 64, word @ 0, interface @ 4, client @ 8, client_port @ 24, backend @ 26, service @ 28, nat @ 30,
+    client_mac @ 32, node_mac @ 38, tags @ 44, tag_count @ 48, network_delta @ 50, transport_delta @ 52, _pad1 @ 54, home @ 56);

@@ -1,0 +1,208 @@
+//! Known connections: a set-associative table of 64-bit words, eight to a bucket, a bucket to a cache line.
+//!
+//! | bits | word |
+//! | --- | --- |
+//! | 0–21 | value: the backend's number (`dsr`) or the slot's (`nat`) |
+//! | 22–23 | state: 0 free, 1 embryonic, 2 established, 3 closing |
+//! | 24–37 | stamp of the latest packet |
+//! | 38–63 | tag: the connection's hash's high bits |
+//!
+//! A word is read and written whole, so nobody sees half an entry. A connection may lie in either of two buckets. A new one takes a free
+//! or expired place; where there is none, the oldest embryonic one; an established connection is never pushed out.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    abi::{BUCKET, Bucket},
+    hash::Hash,
+    stamp::Stamp,
+};
+
+/// Bits of a value.
+pub const VALUE_BITS: u32 = 22;
+const VALUE: u64 = (1 << VALUE_BITS) - 1;
+const TAG_SHIFT: u32 = 38;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// Opened, not known to be answered.
+    Embryonic = 1,
+    /// Both sides talk.
+    Established = 2,
+    /// FIN or RST was seen.
+    Closing = 3,
+}
+
+/// An entry, or the lack of one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Word(pub u64);
+
+impl Word {
+    /// An entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(hash: Hash, value: u32, state: State, stamp: Stamp) -> Self {
+        Self(value as u64 & VALUE | (state as u64) << 22 | (stamp.bits() as u64) << 24 | (hash.0 >> TAG_SHIFT) << TAG_SHIFT)
+    }
+
+    /// Backend or slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn value(self) -> u32 {
+        (self.0 & VALUE) as u32
+    }
+
+    /// `None`: free.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> Option<State> {
+        match self.0 >> 22 & 3 {
+            1 => Some(State::Embryonic),
+            2 => Some(State::Established),
+            3 => Some(State::Closing),
+            _ => None,
+        }
+    }
+
+    /// When its latest packet came.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stamp(self) -> Stamp {
+        Stamp::from_bits((self.0 >> 24) as u32)
+    }
+
+    /// The same with another state and stamp.
+    #[inline(always)]
+    #[must_use]
+    pub const fn touched(self, state: State, stamp: Stamp) -> Self {
+        Self(self.0 & !(0xffff_u64 << 22) | (state as u64) << 22 | (stamp.bits() as u64) << 24)
+    }
+
+    /// Whether the hash's tag is this entry's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, hash: Hash) -> bool {
+        (self.0 ^ hash.0) >> TAG_SHIFT == 0 && self.0 >> 22 & 3 != 0
+    }
+}
+
+/// The two buckets where a connection may lie, the first one preferred. `mask` is the number of buckets less one.
+#[inline(always)]
+#[must_use]
+pub const fn buckets(hash: Hash, mask: u32) -> (u32, u32) {
+    let first = hash.slot() & mask;
+    // The step is odd, so the two differ in every table of more than one bucket.
+    (first, first ^ (((hash.0 >> TAG_SHIFT) as u32).wrapping_mul(0x5bd1_e995) >> 6 | 1) & mask)
+}
+
+/// Where in a bucket a connection lies, and its word, which was read once.
+#[inline(always)]
+#[must_use]
+pub fn find(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
+    for way in 0..BUCKET {
+        let word = Word(bucket.words[way].load(Relaxed));
+        if word.is(hash) {
+            return Some((way, word));
+        }
+    }
+    None
+}
+
+/// The first free place of a bucket.
+#[inline(always)]
+#[must_use]
+pub fn free(bucket: &Bucket) -> Option<usize> {
+    (0..BUCKET).find(|way| bucket.words[*way].load(Relaxed) == 0)
+}
+
+/// How willingly an entry gives way to a new connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Yield {
+    /// Never.
+    No,
+    /// Embryonic, this many units old: under pressure, the oldest first.
+    Embryonic(u16),
+    /// Free or expired.
+    Free,
+}
+
+/// How long entries live in silence, in stamp units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Embryonic.
+    pub embryonic: u16,
+    /// Established.
+    pub established: u16,
+    /// Closing.
+    pub closing: u16,
+}
+
+/// How willingly this entry gives way.
+#[inline(always)]
+#[must_use]
+pub const fn yields(word: Word, limits: Limits, now: Stamp) -> Yield {
+    let age = word.stamp().age(now);
+    match word.state() {
+        None => Yield::Free,
+        Some(State::Embryonic) if age > limits.embryonic => Yield::Free,
+        Some(State::Embryonic) => Yield::Embryonic(age),
+        Some(State::Established) if age > limits.established => Yield::Free,
+        Some(State::Closing) if age > limits.closing => Yield::Free,
+        Some(State::Established | State::Closing) => Yield::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_word_keeps_what_was_put_into_it(hash: u64, value in 0_u32..1 << VALUE_BITS, jiffies: u64, later: u64) {
+            let (hash, stamp) = (Hash(hash), Stamp::of(jiffies, 10));
+            for state in [State::Embryonic, State::Established, State::Closing] {
+                let word = Word::new(hash, value, state, stamp);
+                prop_assert!(word.is(hash));
+                prop_assert_eq!((word.value(), word.state(), word.stamp()), (value, Some(state), stamp));
+                let touched = word.touched(State::Closing, Stamp::of(later, 10));
+                prop_assert!(touched.is(hash));
+                prop_assert_eq!((touched.value(), touched.state(), touched.stamp()), (value, Some(State::Closing), Stamp::of(later, 10)));
+            }
+        }
+
+        #[test]
+        fn a_connection_has_two_different_buckets_inside_the_table(hash: u64, bits in 1_u32..20) {
+            let mask = (1 << bits) - 1;
+            let (first, second) = buckets(Hash(hash), mask);
+            prop_assert!(first <= mask && second <= mask && first != second);
+        }
+    }
+
+    #[test]
+    fn a_free_word_is_nobodys() {
+        assert!(!Word(0).is(Hash(0)));
+        assert_eq!(find(&Bucket::default(), Hash(0)), None);
+        assert_eq!(free(&Bucket::default()), Some(0));
+    }
+
+    #[test]
+    fn embryonic_entries_give_way_and_established_ones_only_when_expired() {
+        let limits = Limits { embryonic: 3, established: 100, closing: 10 };
+        let at = |seconds: u64| Stamp::of(seconds << 10, 10);
+        let aged = |state, age: u64| yields(Word::new(Hash(7 << 40), 1, state, at(1_000)), limits, at(1_000 + age));
+        assert_eq!(aged(State::Embryonic, 2), Yield::Embryonic(2));
+        assert_eq!(aged(State::Embryonic, 4), Yield::Free);
+        assert_eq!(aged(State::Established, 100), Yield::No);
+        assert_eq!(aged(State::Established, 101), Yield::Free);
+        assert_eq!(aged(State::Closing, 10), Yield::No);
+        assert_eq!(aged(State::Closing, 11), Yield::Free);
+        assert!(
+            Yield::Free > Yield::Embryonic(9) && Yield::Embryonic(9) > Yield::Embryonic(2) && Yield::Embryonic(0) > Yield::No
+        );
+    }
+}
