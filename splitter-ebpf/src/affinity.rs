@@ -10,8 +10,6 @@
 //! A word is read and written whole, so nobody sees half an entry. A connection may lie in either of two buckets. A new one takes a free
 //! or expired place; where there is none, the oldest embryonic one; an established connection is never pushed out.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use crate::{
     abi::{BUCKET, Bucket},
     hash::Hash,
@@ -103,7 +101,7 @@ pub const fn buckets(hash: Hash, mask: u32) -> (u32, u32) {
 #[must_use]
 pub fn find(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
     for way in 0..BUCKET {
-        let word = Word(bucket.words[way].load(Relaxed));
+        let word = Word(bucket.words[way].load());
         if word.is(hash) {
             return Some((way, word));
         }
@@ -115,7 +113,7 @@ pub fn find(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
 #[inline(always)]
 #[must_use]
 pub fn free(bucket: &Bucket) -> Option<usize> {
-    (0..BUCKET).find(|way| bucket.words[*way].load(Relaxed) == 0)
+    (0..BUCKET).find(|way| bucket.words[*way].load() == 0)
 }
 
 /// How willingly an entry gives way to a new connection.

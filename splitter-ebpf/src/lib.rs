@@ -15,7 +15,7 @@
 //! The program itself (`main.rs`, `program/`) is the only code that knows maps, contexts and helpers.
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod abi;
 pub mod address;

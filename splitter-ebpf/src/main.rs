@@ -1,9 +1,9 @@
-//! Placeholder.
+//! The XDP program. On the host this is an empty binary, so that plain `cargo build` and `cargo test` take the whole workspace.
+
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod program;
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
-}

@@ -69,21 +69,21 @@ pub enum Event {
     Closed,
 }
 
-/// A slot's state in 32 bits: 0–2 state, 3 FIN from the client, 4 FIN from the backend, 5 UDP, 8–21 stamp. Zero: free.
+/// A slot's state: bits 0–2 state, 3 FIN from the client, 4 FIN from the backend, 5 UDP, 8–21 stamp; the high half is zero. Zero: free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(transparent)]
-pub struct SlotWord(pub u32);
+pub struct SlotWord(pub u64);
 
-const FIN_CLIENT: u32 = 1 << 3;
-const FIN_BACKEND: u32 = 1 << 4;
-const UDP: u32 = 1 << 5;
+const FIN_CLIENT: u64 = 1 << 3;
+const FIN_BACKEND: u64 = 1 << 4;
+const UDP: u64 = 1 << 5;
 
 impl SlotWord {
     /// A slot just taken.
     #[inline(always)]
     #[must_use]
     pub const fn new(udp: bool, stamp: Stamp) -> Self {
-        Self(State::Embryonic as u32 | if udp { UDP } else { 0 } | stamp.bits() << 8)
+        Self(State::Embryonic as u64 | if udp { UDP } else { 0 } | (stamp.bits() as u64) << 8)
     }
 
     /// `None`: free.
@@ -110,21 +110,21 @@ impl SlotWord {
     #[inline(always)]
     #[must_use]
     pub const fn stamp(self) -> Stamp {
-        Stamp::from_bits(self.0 >> 8)
+        Stamp::from_bits((self.0 >> 8) as u32)
     }
 
     /// The same with another stamp.
     #[inline(always)]
     #[must_use]
     pub const fn touched(self, stamp: Stamp) -> Self {
-        Self(self.0 & 0xff | stamp.bits() << 8)
+        Self(self.0 & 0xff | (stamp.bits() as u64) << 8)
     }
 
     /// The same in another state.
     #[inline(always)]
     #[must_use]
     pub const fn with_state(self, state: State) -> Self {
-        Self(self.0 & !7 | state as u32)
+        Self(self.0 & !7 | state as u64)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Backends, and the way to each.
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-use super::assert_layout;
+use super::{SharedWord, assert_layout};
 
 /// How frames reach a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,10 +23,10 @@ pub struct Way {
 pub struct Backend {
     /// Its address; IPv4 as `::ffff:a.b.c.d`.
     pub address: [u8; 16],
-    /// The way in force is `ways[selected & 1]`.
+    /// Which of them is in force says `selected`.
     pub ways: [Way; 2],
-    /// Which way is in force.
-    pub selected: AtomicU32,
+    /// Bit 0: the way in force; bits 16 to 27: the VLAN ID that it needs, 0: none.
+    pub selected: SharedWord,
     /// Its port, in network order.
     pub port: [u8; 2],
     /// Its service's number.
@@ -37,8 +35,6 @@ pub struct Backend {
     pub cohort: u8,
     /// Non-zero: in use.
     pub in_use: u8,
-    /// VLAN IDs of the two ways, 0: none.
-    pub vlans: [u16; 2],
     /// `nat`: the first of the NAT addresses that connections to it leave from.
     pub nat_first: u8,
     /// `nat`: how many there are.
@@ -50,13 +46,14 @@ impl Backend {
     #[inline(always)]
     #[must_use]
     pub fn way(&self) -> Option<(Way, u16)> {
+        let selected = self.selected.load();
         // Written out, not indexed: a variable index into a map value is one more bound for the verifier to track.
-        let (way, vlan) =
-            if self.selected.load(Relaxed) & 1 == 0 { (self.ways[0], self.vlans[0]) } else { (self.ways[1], self.vlans[1]) };
+        let way = if selected & 1 == 0 { self.ways[0] } else { self.ways[1] };
+        let vlan = (selected >> 16) as u16 & 0xfff;
         if way.interface == 0 { None } else { Some((way, vlan)) }
     }
 }
 
 assert_layout!(Way, size 16, destination_mac @ 0, source_mac @ 6, interface @ 12);
-assert_layout!(Backend, size 64, address @ 0, ways @ 16, selected @ 48, port @ 52, service @ 54, cohort @ 56, in_use @ 57,
-    vlans @ 58, nat_first @ 62, nat_count @ 63);
+assert_layout!(Backend, size 64, address @ 0, ways @ 16, selected @ 48, port @ 56, service @ 58, cohort @ 60, in_use @ 61,
+    nat_first @ 62, nat_count @ 63);

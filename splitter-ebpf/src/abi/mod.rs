@@ -11,6 +11,7 @@ mod counters;
 mod destination;
 mod service;
 mod settings;
+mod shared;
 mod slot;
 
 pub use backend::{Backend, Way};
@@ -18,6 +19,7 @@ pub use counters::{BackendCounters, ReasonCounters, ServiceCounters};
 pub use destination::{Destination, KIND_FREE, KIND_NAT, KIND_SERVICE, destination_indexes};
 pub use service::{Control, Service, Table, flags};
 pub use settings::{Identity, Nat, NatCursor, NetworkKey, REFUSALS_PER_UNIT, RefusalBudget, Settings, TraceFilter, verdict};
+pub use shared::SharedWord;
 pub use slot::{Bucket, MaglevLine, Slot};
 
 /// The version of everything in this module. Checked when an agent adopts pinned maps.

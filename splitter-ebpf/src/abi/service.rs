@@ -1,8 +1,6 @@
 //! Services, and the one word that steers each.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use super::assert_layout;
+use super::{SharedWord, assert_layout};
 
 /// Bits of [`Service::flags`].
 pub mod flags {
@@ -134,7 +132,7 @@ pub struct Table {
 #[repr(C)]
 pub struct Service {
     /// See [`Control`].
-    pub control: AtomicU64,
+    pub control: SharedWord,
     /// The secret that keys the hash.
     pub seed: [u64; 2],
     /// By generation, then cohort (0 stable, 1 canary).
@@ -166,7 +164,7 @@ impl Service {
     #[inline(always)]
     #[must_use]
     pub fn control(&self) -> Control {
-        Control(self.control.load(Relaxed))
+        Control(self.control.load())
     }
 
     /// Whether a bit of [`flags`] is set.

@@ -1,8 +1,6 @@
 //! What holds for the whole data plane.
 
-use core::sync::atomic::AtomicU64;
-
-use super::assert_layout;
+use super::{SharedWord, assert_layout};
 
 /// Which data plane this is; one element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -19,7 +17,7 @@ pub struct Identity {
 #[repr(C)]
 pub struct Settings {
     /// The destination table in force: bit 0 its generation, the rest its seed.
-    pub destinations: AtomicU64,
+    pub destinations: SharedWord,
     /// The first port of the NAT range.
     pub nat_low: u16,
     /// Ports in the NAT range.
@@ -40,6 +38,16 @@ pub struct Settings {
     pub nats: u32,
     /// Zero.
     pub _pad: [u32; 6],
+}
+
+impl Settings {
+    /// The destination table's seed: nobody outside knows it, so it serves as a key for other tables too. The first agent draws it; it
+    /// is kept when tables are rebuilt wherever their entries still find places.
+    #[inline(always)]
+    #[must_use]
+    pub fn destinations_secret(&self) -> u64 {
+        self.destinations.load() >> 1
+    }
 }
 
 /// One NAT address.

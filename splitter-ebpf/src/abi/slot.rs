@@ -1,15 +1,13 @@
 //! Connections.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
-use super::{BUCKET, MAGLEV_LINE, assert_layout};
+use super::{BUCKET, MAGLEV_LINE, SharedWord, assert_layout};
 
 /// A bucket of an affinity table: a cache line of words, see [`crate::affinity`].
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Bucket {
     /// Zero: free.
-    pub words: [AtomicU64; BUCKET],
+    pub words: [SharedWord; BUCKET],
 }
 
 /// A line of a Maglev table: backend numbers.
@@ -25,15 +23,15 @@ pub struct MaglevLine {
 #[repr(C, align(64))]
 pub struct Slot {
     /// State and stamp, see [`crate::tcp::SlotWord`]. Stored last when a slot is taken; zero: free.
-    pub word: AtomicU32,
+    pub word: SharedWord,
     /// The interface that the opening packet came by.
     pub interface: u32,
-    /// IPv4 as `::ffff:a.b.c.d`.
-    pub client: [u8; 16],
     /// In network order.
     pub client_port: [u8; 2],
     /// Its backend's number.
     pub backend: u16,
+    /// IPv4 as `::ffff:a.b.c.d`.
+    pub client: [u8; 16],
     /// Its service's number.
     pub service: u16,
     /// Its NAT address's number.
@@ -53,14 +51,12 @@ pub struct Slot {
     /// What it adds to a transport checksum for addresses and ports.
     pub transport_delta: u16,
     /// Zero.
-    pub _pad1: [u8; 2],
+    pub _pad1: u16,
     /// Its place in the affinity table: `bucket · 8 + way`.
     pub home: u32,
-    /// Zero; the time of the opening packet will stand here.
-    pub _pad2: u32,
 }
 
 assert_layout!(Bucket, size 64, words @ 0);
 assert_layout!(MaglevLine, size 64, backends @ 0);
-assert_layout!(Slot, size 64, word @ 0, interface @ 4, client @ 8, client_port @ 24, backend @ 26, service @ 28, nat @ 30,
-    client_mac @ 32, node_mac @ 38, tags @ 44, tag_count @ 48, network_delta @ 50, transport_delta @ 52, _pad1 @ 54, home @ 56);
+assert_layout!(Slot, size 64, word @ 0, interface @ 8, client_port @ 12, backend @ 14, client @ 16, service @ 32, nat @ 34,
+    client_mac @ 36, node_mac @ 42, tags @ 48, tag_count @ 52, network_delta @ 54, transport_delta @ 56, home @ 60);

@@ -1,0 +1,83 @@
+//! What both modes share: choosing a backend, and the way out.
+
+use splitter_ebpf::{
+    abi::{Backend, Service, Settings, Way, flags},
+    cohort::{self, Cohort, Rule},
+    hash::{self, Hash},
+    header::Packet,
+    reason::{Drop, Refuse, Skip},
+    rewrite::{self, OutOfFrame},
+};
+
+use super::{Exit, Stop, count, kernel::Kernel, maps};
+
+impl From<OutOfFrame> for Stop {
+    #[inline(always)]
+    fn from(_: OutOfFrame) -> Self {
+        Self::Drop(Drop::FrameFixed)
+    }
+}
+
+/// The backend for a new connection, its number, and the rule that put it into its cohort.
+#[inline(always)]
+pub fn choose(
+    settings: &Settings,
+    packet: &Packet,
+    number: u32,
+    service: &Service,
+    flow: Hash,
+) -> Result<(u32, &'static Backend, Rule), Refuse> {
+    let control = service.control();
+    let place =
+        if service.has(flags::CLIENT_AFFINITY) { hash::client(service.seed, packet.source, hash::ANY_PORT) } else { flow };
+    let network = if control.has_networks() { maps::network(number, packet.source.high, packet.source.low) } else { 0 };
+    // Written out, not indexed, so that the verifier has no variable offset to follow.
+    let tables = if control.generation() == 0 { service.tables[0] } else { service.tables[1] };
+    let rule = cohort::choose(control, network, place.place(), tables[1].size != 0);
+    if matches!(rule, Rule::Fallback) {
+        count::fallback(settings, number);
+    }
+    let table = match rule.cohort() {
+        Cohort::Stable => tables[0],
+        Cohort::Canary => tables[1],
+    };
+    let backend = maps::maglev(table, place.slot()).ok_or(Refuse::NoBackend)?;
+    let record = maps::backend(backend).ok_or(Refuse::NoBackend)?;
+    Ok((backend, record, rule))
+}
+
+/// The way out to a backend, once it's clear that the frame can take it.
+pub struct WayOut {
+    way: Way,
+    vlan: u16,
+}
+
+impl WayOut {
+    /// The way to a backend, for this frame. Nothing is written yet.
+    #[inline(always)]
+    pub fn to<const FRAGS: bool>(frame: &Kernel<FRAGS>, packet: &Packet, backend: &Backend) -> Result<Self, Stop> {
+        let (way, vlan) = backend.way().ok_or(Drop::NoWay)?;
+        let fits = match (vlan, packet.tags) {
+            (0, 0) => true,
+            (0, _) => way.interface == frame.interface(),
+            (_, tags) => tags != 0,
+        };
+        if fits { Ok(Self { way, vlan }) } else { Err(Stop::Skip(Skip::VlanMismatch)) }
+    }
+
+    /// Writes the link layer, and says how the frame leaves.
+    #[inline(always)]
+    pub fn take<const FRAGS: bool>(self, frame: &mut Kernel<FRAGS>) -> Result<Exit, Stop> {
+        rewrite::macs(frame, self.way.destination_mac, self.way.source_mac)?;
+        if self.vlan != 0 {
+            rewrite::vlan(frame, 0, self.vlan)?;
+        }
+        Ok(exit(frame, self.way.interface))
+    }
+}
+
+/// Back, or out by another interface.
+#[inline(always)]
+pub fn exit<const FRAGS: bool>(frame: &Kernel<FRAGS>, interface: u32) -> Exit {
+    if interface == frame.interface() { Exit::Back } else { Exit::Out(interface) }
+}

@@ -1,0 +1,127 @@
+//! The frame as the kernel gives it. All packet-pointer `unsafe` is here, and every kernel helper that touches a frame.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::xdp_md,
+    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+};
+use splitter_ebpf::{frame::Frame, rewrite::OutOfFrame};
+
+/// Headers lie within this many octets of a frame's start: two tags, an IPv6 header with six extension headers of 2,048 octets each, a
+/// transport header, an ICMP quote. The verifier wants a bound.
+const MAX_OFFSET: usize = 0x3fff;
+
+/// A frame between the kernel's two pointers.
+pub struct Kernel<const FRAGS: bool> {
+    context: *mut xdp_md,
+    start: usize,
+    end: usize,
+}
+
+impl<const FRAGS: bool> Kernel<FRAGS> {
+    /// The frame of a program's context.
+    #[inline(always)]
+    pub fn new(context: *mut xdp_md) -> Self {
+        let mut frame = Self { context, start: 0, end: 0 };
+        frame.reload();
+        frame
+    }
+
+    /// The interface that it came by.
+    #[inline(always)]
+    pub fn interface(&self) -> u32 {
+        // SAFETY: `context` is the pointer that the kernel called the program with; it is valid for the whole run.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    /// Grows the frame at its front. What was read before is void.
+    #[inline(always)]
+    pub fn grow(&mut self, octets: usize) -> Result<(), OutOfFrame> {
+        // SAFETY: a helper call on the program's own context; both pointers are loaded anew before the next access.
+        let result = unsafe { bpf_xdp_adjust_head(self.context, -(octets as i32)) };
+        self.reload();
+        if result == 0 { Ok(()) } else { Err(OutOfFrame) }
+    }
+
+    /// Cuts the frame to this length; one that is shorter already is left alone.
+    #[inline(always)]
+    pub fn cut(&mut self, length: usize) -> Result<(), OutOfFrame> {
+        let surplus = self.length() - length as i64;
+        if surplus <= 0 {
+            return Ok(());
+        }
+        // SAFETY: a helper call on the program's own context; both pointers are loaded anew before the next access.
+        let result = unsafe { bpf_xdp_adjust_tail(self.context, -(surplus as i32)) };
+        self.reload();
+        if result == 0 { Ok(()) } else { Err(OutOfFrame) }
+    }
+
+    /// Octets of the whole frame.
+    #[inline(always)]
+    fn length(&self) -> i64 {
+        if FRAGS {
+            // SAFETY: a helper call on the program's own context, which it only reads.
+            unsafe { bpf_xdp_get_buff_len(self.context) as i64 }
+        } else {
+            self.end as i64 - self.start as i64
+        }
+    }
+
+    #[inline(always)]
+    fn reload(&mut self) {
+        // SAFETY: `context` is the pointer that the kernel called the program with; it is valid for the whole run.
+        unsafe {
+            self.start = (*self.context).data as usize;
+            self.end = (*self.context).data_end as usize;
+        }
+    }
+
+    /// The address of `N` octets at `offset`, if they lie inside the frame.
+    #[inline(always)]
+    fn address<const N: usize>(&self, offset: usize) -> Option<usize> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let address = self.start + offset;
+        if address + N > self.end { None } else { Some(address) }
+    }
+}
+
+impl<const FRAGS: bool> EbpfContext for Kernel<FRAGS> {
+    fn as_ptr(&self) -> *mut c_void {
+        self.context.cast()
+    }
+}
+
+impl<const FRAGS: bool> Frame for Kernel<FRAGS> {
+    #[inline(always)]
+    fn get<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let address = self.address::<N>(offset)?;
+        // SAFETY: `start <= address` and `address + N <= end` were just checked, and the frame between them is the program's until it returns or
+        // moves it; `grow` and `cut`, which move it, take `&mut self`, so no reference outlives them. An octet array has no alignment.
+        Some(unsafe { &*(address as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn get_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let address = self.address::<N>(offset)?;
+        // SAFETY: as in `get`; `&mut self` makes this the only reference.
+        Some(unsafe { &mut *(address as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn holds(&self, octets: usize) -> bool {
+        // The first piece answers for nearly every frame; the helper is asked only where that one is too short.
+        self.end as i64 - self.start as i64 >= octets as i64 || FRAGS && self.length() >= octets as i64
+    }
+}
+
+/// Hands the frame to another interface.
+#[inline(always)]
+pub fn redirect(interface: u32) -> bool {
+    const XDP_REDIRECT: i64 = aya_ebpf::bindings::xdp_action::XDP_REDIRECT as i64;
+    // SAFETY: a helper call that takes two integers.
+    unsafe { bpf_redirect(interface, 0) as i64 == XDP_REDIRECT }
+}

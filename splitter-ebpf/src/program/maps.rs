@@ -1,0 +1,283 @@
+//! The maps, each with its contract, and the only `unsafe` that turns their pointers into values.
+//!
+//! All arrays are mapped into the agent's memory: it reads and writes them without a system call. "The agent" is one process at a time,
+//! held to that by a lock.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::{bpf_get_smp_processor_id, bpf_jiffies64},
+    macros::map,
+    maps::{Array, LpmTrie, lpm_trie::Key},
+};
+use splitter_ebpf::{
+    abi::{
+        self, Backend, BackendCounters, Bucket, DESTINATIONS as DESTINATION_COUNT, FRAGMENTS as FRAGMENT_COUNT, Identity,
+        KIND_NAT, KIND_SERVICE, MaglevLine, Nat, NatCursor, NetworkKey, ReasonCounters, RefusalBudget, Service, ServiceCounters,
+        Settings, Slot, TraceFilter,
+    },
+    address::Address,
+    header::{Family, Packet},
+    maglev,
+    stamp::Stamp,
+};
+
+/// Sizes are set by the agent when it makes the maps; those that stand here serve as the smallest.
+const MMAP: u32 = BPF_F_MMAPABLE;
+
+/// Written by the agent that makes the maps (version) and by each that adopts them (count). Not read by the program.
+#[map]
+static IDENTITY: Array<Identity> = Array::pinned(1, MMAP);
+
+/// Written by the agent before it attaches; afterwards `destinations` alone changes, by one store. Read with every packet.
+#[map]
+static SETTINGS: Array<Settings> = Array::pinned(1, MMAP);
+
+/// Two generations. The agent writes the one that isn't in force, then switches `Settings::destinations`. Read with every packet.
+#[map]
+static DESTINATIONS: Array<abi::Destination> = Array::pinned(2 * DESTINATION_COUNT, MMAP);
+
+/// Written by the agent: a record before any destination names it, its tables of the other generation, its control word. Read with every packet.
+#[map]
+static SERVICES: Array<Service> = Array::pinned(1, MMAP);
+
+/// Written by the agent: a record before any table names it, then its unselected way. A number is given to another backend only
+/// when no connection has it any more. Read with every packet.
+#[map]
+static BACKENDS: Array<Backend> = Array::pinned(1, MMAP);
+
+/// Maglev tables, as runs of lines. Written by the agent where no service in force points. Read by new connections.
+#[map]
+static MAGLEV: Array<MaglevLine> = Array::pinned(1, MMAP);
+
+/// Written by the agent before any destination or backend names them. Read by replies and new connections.
+#[map]
+static NATS: Array<Nat> = Array::pinned(1, MMAP);
+
+/// Known connections of `dsr` services. Written by the program, one word at a time; the agent's sweep clears expired words by compare and swap.
+#[map]
+static AFFINITY: Array<Bucket> = Array::pinned(1, MMAP);
+
+/// Where `nat` connections find their slots. Written by the program, one word at a time; cleared by the agent's sweep with the slot.
+#[map]
+static NAT_AFFINITY: Array<Bucket> = Array::pinned(1, MMAP);
+
+/// `nat` connections, by NAT address, protocol and port. Taken by the CPU in whose part of the range the port is, so no two CPUs take the same; the
+/// word is stored last. Cleared by the agent's sweep by compare and swap.
+#[map]
+static SLOTS: Array<Slot> = Array::pinned(1, MMAP);
+
+/// First fragments seen, one word each, direct-mapped. Written and read by the program alone.
+#[map]
+static FRAGMENTS: Array<u64> = Array::pinned(FRAGMENT_COUNT, MMAP);
+
+/// Per CPU and NAT address: where to look for the next free port. Each CPU its own.
+#[map]
+static CURSORS: Array<NatCursor> = Array::pinned(1, MMAP);
+
+/// Per CPU: ICMP errors sent in this unit of time. Each CPU its own.
+#[map]
+static BUDGETS: Array<RefusalBudget> = Array::pinned(1, MMAP);
+
+/// Networks always or never canary, by service. Written by the agent, prefix by prefix. Read by new connections of services that have any.
+#[map]
+static NETWORKS: LpmTrie<NetworkKey, u8> = LpmTrie::pinned(1, 0);
+
+/// What to report while a service's control word says *trace*. Written by the agent before it sets that bit.
+#[map]
+static TRACE: Array<TraceFilter> = Array::pinned(1, MMAP);
+
+/// Per CPU and backend. Each CPU its own; summed by the agent.
+#[map]
+static BACKEND_COUNTERS: Array<BackendCounters> = Array::pinned(1, MMAP);
+
+/// Per CPU and service. Each CPU its own; summed by the agent.
+#[map]
+static SERVICE_COUNTERS: Array<ServiceCounters> = Array::pinned(1, MMAP);
+
+/// Per CPU. Each CPU its own; summed by the agent.
+#[map]
+static REASON_COUNTERS: Array<ReasonCounters> = Array::pinned(1, MMAP);
+
+/// What the agent's sweep has counted, by backend: attempts that it found timed out. Written by the agent alone; here so that it outlives it.
+#[map]
+static SWEEP_COUNTERS: Array<BackendCounters> = Array::pinned(1, MMAP);
+
+/// What a destination is to us.
+pub enum Destination {
+    /// A service and its number.
+    Service(u32, &'static Service),
+    /// A NAT address.
+    Nat(&'static Nat),
+}
+
+/// The settings, once an agent has filled them in.
+#[inline(always)]
+pub fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0).filter(|settings| settings.cpus != 0)
+}
+
+/// What this destination is to us.
+#[inline(always)]
+pub fn destination(settings: &Settings, address: Address, port: u16, protocol: u8, family: Family) -> Option<Destination> {
+    let word = settings.destinations.load();
+    let first_of_generation = (word & 1) as u32 * DESTINATION_COUNT;
+    let (first, second) = abi::destination_indexes(word >> 1, address, port, protocol);
+    let is_wanted = |entry: &abi::Destination| {
+        Address::v6(&entry.address) == address
+            && u16::from_ne_bytes(entry.port) == port
+            && entry.protocol == protocol
+            && entry.family == family as u8
+    };
+    let mut entry = DESTINATIONS.get(first_of_generation + first)?;
+    if !is_wanted(entry) {
+        entry = DESTINATIONS.get(first_of_generation + second)?;
+        if !is_wanted(entry) {
+            return None;
+        }
+    }
+    match entry.kind {
+        KIND_SERVICE => SERVICES.get(entry.index).map(|service| Destination::Service(entry.index, service)),
+        KIND_NAT => NATS.get(entry.index).map(Destination::Nat),
+        _ => None,
+    }
+}
+
+/// The NAT address that a packet came to, if it came to one, within the range of ports.
+#[inline(always)]
+pub fn nat_address(settings: &Settings, packet: &Packet) -> Option<&'static Nat> {
+    nat_port(settings, packet.destination_port)?;
+    match destination(settings, packet.destination, 0, 0, packet.family) {
+        Some(Destination::Nat(nat)) => Some(nat),
+        Some(Destination::Service(..)) | None => None,
+    }
+}
+
+/// How far into the NAT range a port (as loaded) is.
+#[inline(always)]
+pub fn nat_port(settings: &Settings, port: u16) -> Option<u32> {
+    let offset = u32::from(u16::from_be(port)).wrapping_sub(u32::from(settings.nat_low));
+    if offset < u32::from(settings.nat_count) { Some(offset) } else { None }
+}
+
+/// A service by its number.
+#[inline(always)]
+pub fn service(number: u32) -> Option<&'static Service> {
+    SERVICES.get(number)
+}
+
+/// A backend by its number.
+#[inline(always)]
+pub fn backend(number: u32) -> Option<&'static Backend> {
+    BACKENDS.get(number).filter(|backend| backend.in_use != 0)
+}
+
+/// A NAT address by its number.
+#[inline(always)]
+pub fn nat(number: u32) -> Option<&'static Nat> {
+    NATS.get(number)
+}
+
+/// The backend's number that a table has for a hash.
+#[inline(always)]
+pub fn maglev(table: abi::Table, slot: u32) -> Option<u32> {
+    let entry = maglev::entry(table, slot)?;
+    let line = MAGLEV.get(entry.line)?;
+    line.backends.get(entry.column as usize).map(|number| u32::from(*number))
+}
+
+/// What the prefix table says of a client: a value of [`abi::verdict`], 0: nothing.
+#[inline(never)]
+pub fn network(service: u32, high: u64, low: u64) -> u8 {
+    let key = NetworkKey { service, address: Address { high, low }.octets() };
+    NETWORKS.get(Key::new(160, key)).copied().unwrap_or(0)
+}
+
+/// A bucket of the `dsr` affinity table.
+#[inline(always)]
+pub fn affinity(index: u32) -> Option<&'static Bucket> {
+    AFFINITY.get(index)
+}
+
+/// A bucket of the `nat` affinity table.
+#[inline(always)]
+pub fn nat_affinity(index: u32) -> Option<&'static Bucket> {
+    NAT_AFFINITY.get(index)
+}
+
+/// A slot.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<&'static Slot> {
+    SLOTS.get(index)
+}
+
+/// A slot to be filled in.
+#[inline(always)]
+pub fn slot_mut(index: u32) -> Option<*mut Slot> {
+    SLOTS.get_ptr_mut(index)
+}
+
+/// The word of a remembered first fragment.
+#[inline(always)]
+pub fn fragment(index: u32) -> Option<*mut u64> {
+    FRAGMENTS.get_ptr_mut(index & (FRAGMENT_COUNT - 1))
+}
+
+/// This CPU's place in a NAT address's range.
+#[inline(always)]
+pub fn cursor(settings: &Settings, cpu: u32, nat: u32) -> Option<&'static mut NatCursor> {
+    let cursor = CURSORS.get_ptr_mut(cpu * settings.nats + nat)?;
+    // SAFETY: the lookup gave a pointer into the map; the element is this CPU's own, and a program isn't interrupted by itself on its CPU.
+    Some(unsafe { &mut *cursor })
+}
+
+/// This CPU's budget of ICMP errors.
+#[inline(always)]
+pub fn budget(cpu: u32) -> Option<&'static mut RefusalBudget> {
+    let budget = BUDGETS.get_ptr_mut(cpu)?;
+    // SAFETY: as in `cursor`.
+    Some(unsafe { &mut *budget })
+}
+
+/// What to report.
+#[inline(always)]
+pub fn trace() -> Option<&'static TraceFilter> {
+    TRACE.get(0)
+}
+
+/// This CPU's counters of a backend.
+#[inline(always)]
+pub fn backend_counters(settings: &Settings, backend: u32) -> Option<&'static mut BackendCounters> {
+    let counters = BACKEND_COUNTERS.get_ptr_mut(cpu() * settings.backends + backend)?;
+    // SAFETY: as in `cursor`.
+    Some(unsafe { &mut *counters })
+}
+
+/// This CPU's counters of a service.
+#[inline(always)]
+pub fn service_counters(settings: &Settings, service: u32) -> Option<&'static mut ServiceCounters> {
+    let counters = SERVICE_COUNTERS.get_ptr_mut(cpu() * settings.services + service)?;
+    // SAFETY: as in `cursor`.
+    Some(unsafe { &mut *counters })
+}
+
+/// This CPU's counters by reason.
+#[inline(always)]
+pub fn reason_counters() -> Option<&'static mut ReasonCounters> {
+    let counters = REASON_COUNTERS.get_ptr_mut(cpu())?;
+    // SAFETY: as in `cursor`.
+    Some(unsafe { &mut *counters })
+}
+
+/// This CPU's number. Inlined to a load by kernels from 6.10 on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: a helper call without arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+/// The present moment. Inlined to a load.
+#[inline(always)]
+pub fn now(settings: &Settings) -> Stamp {
+    // SAFETY: a helper call without arguments.
+    Stamp::of(unsafe { bpf_jiffies64() }, settings.stamp_shift)
+}

@@ -1,0 +1,134 @@
+//! The life of a packet. What it means word by word stands in `docs/packet-path.md`.
+
+mod connection;
+mod count;
+mod dsr;
+mod forward;
+mod fragment;
+mod icmp;
+mod kernel;
+mod maps;
+mod nat;
+mod refuse;
+mod trace;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    macros::xdp,
+    programs::XdpContext,
+};
+use splitter_ebpf::{
+    abi::{Settings, flags},
+    header::{self, Fragment, protocol},
+    reason::{Drop, Skip},
+};
+
+use self::{
+    kernel::{Kernel, redirect},
+    maps::Destination,
+};
+
+/// How a packet leaves.
+enum Exit {
+    /// By the interface that it came by.
+    Back,
+    /// By another one.
+    Out(u32),
+}
+
+/// Why it doesn't.
+enum Stop {
+    /// To the kernel, untouched.
+    Skip(Skip),
+    /// Nowhere.
+    Drop(Drop),
+}
+
+impl From<Skip> for Stop {
+    #[inline(always)]
+    fn from(skip: Skip) -> Self {
+        Self::Skip(skip)
+    }
+}
+
+impl From<Drop> for Stop {
+    #[inline(always)]
+    fn from(drop: Drop) -> Self {
+        Self::Drop(drop)
+    }
+}
+
+/// Without multi-buffer frames, for kernels before 5.18 and drivers that have none.
+#[xdp]
+pub fn splitter(context: XdpContext) -> u32 {
+    run(&mut Kernel::<false>::new(context.ctx))
+}
+
+/// With multi-buffer (jumbo) frames.
+#[xdp(frags)]
+pub fn splitter_frags(context: XdpContext) -> u32 {
+    run(&mut Kernel::<true>::new(context.ctx))
+}
+
+/// Lets frames through: native XDP on a veth transmits only to an end that has a program itself.
+#[xdp(frags)]
+pub fn splitter_pass(_context: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// The one place where outcomes become XDP actions.
+#[inline(always)]
+fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
+    let outcome = match maps::settings() {
+        Some(settings) => split(frame, settings),
+        None => Err(Stop::Skip(Skip::NotReady)),
+    };
+    match outcome {
+        Ok(Exit::Back) => XDP_TX,
+        Ok(Exit::Out(interface)) => match redirect(interface) {
+            true => XDP_REDIRECT,
+            false => XDP_DROP,
+        },
+        Err(Stop::Skip(reason)) => {
+            count::reason(reason.counter());
+            XDP_PASS
+        }
+        Err(Stop::Drop(reason)) => {
+            count::reason(reason.counter());
+            XDP_DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settings) -> Result<Exit, Stop> {
+    let packet = header::decode(frame)?;
+    if packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6 {
+        return icmp::steer(frame, settings, &packet);
+    }
+    if matches!(packet.fragment, Fragment::Later) {
+        return fragment::follow(frame, settings, &packet);
+    }
+    if let Some(nat) = maps::nat_address(settings, &packet)
+        && let Some(reply) = nat::reply_of(settings, &packet, nat)
+    {
+        return nat::reply(frame, settings, &packet, reply);
+    }
+    match maps::destination(settings, packet.destination, packet.destination_port, packet.protocol, packet.family) {
+        Some(Destination::Service(number, service)) if service.has(flags::NAT) => {
+            nat::forward(frame, settings, &packet, number, service)
+        }
+        Some(Destination::Service(number, service)) => dsr::forward(frame, settings, &packet, number, service),
+        Some(Destination::Nat(_)) | None => Err(Stop::Skip(Skip::NotOurs)),
+    }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this can be reached.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
