@@ -1,2 +1,109 @@
-//! Xtask.
-fn main() {}
+//! Splitter's own commands: `cargo xtask build | test | demo | ci`.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `workspace` | where things are, which toolchain runs, what is on the `PATH` |
+//! | `run` | child processes: waiting, time limits, signals, logs |
+//! | `report` | a step's two lines: what it does, how long it took |
+//! | `build` | the steps of `cargo xtask build`, in order |
+//! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
+//! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
+//! | `demo` | `cargo xtask demo` |
+
+mod apt;
+mod build;
+mod demo;
+mod library;
+mod linker;
+mod packages;
+mod program;
+mod report;
+mod results;
+mod run;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, tests and shows Splitter.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the XDP program and the `splitter` binary that carries it.
+    ///
+    /// Provisions what the XDP program needs into `target/`: bpf-linker, and the source of Rust's
+    /// `core` library where the toolchain lacks it. See docs/building.md.
+    Build(build::Options),
+    /// Run every check and every test (as root: the tests make network namespaces).
+    ///
+    /// The last line is `N passed, N failed`; a check that fails without naming a test counts as
+    /// one. Exit code 0: everything passed; 1: something failed; 2: not root, or a wrong argument.
+    Test(test::Options),
+    /// Watch real HTTP connections being split, and a broken canary being taken back (as root).
+    ///
+    /// Everything after `demo` goes to the demo itself: `cargo xtask demo --json result.json`;
+    /// `cargo xtask demo -- --help` lists what it understands.
+    Demo(demo::Options),
+    /// What continuous integration runs: the same as `test`.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run::catch_signals().and_then(|()| perform(cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            // Who pressed Ctrl-C knows why the step ended.
+            if let Some(code) = run::interrupted() {
+                return code;
+            }
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    match task {
+        Task::Build(options) => build::build(&workspace, options.profile()).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::test(&workspace, &options),
+        Task::Demo(options) => demo::demo(&workspace, &options),
+        Task::Ci => test::test(&workspace, &test::Options::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demo_gets_its_arguments_with_or_without_the_separator() {
+        for line in [
+            &["cargo xtask", "demo", "--json", "out.json", "--keep"][..],
+            &["cargo xtask", "demo", "--", "--json", "out.json", "--keep"],
+        ] {
+            let Task::Demo(options) = Cli::parse_from(line).command else {
+                panic!("{line:?} is not the demo");
+            };
+            assert_eq!(options.arguments, ["--json", "out.json", "--keep"], "{line:?}");
+        }
+    }
+}

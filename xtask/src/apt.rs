@@ -1,0 +1,195 @@
+//! One package from the machine's own Debian mirror, without touching the machine's apt or dpkg.
+//!
+//! The mirror's address is the one that the machine is configured for; everything apt writes goes to a directory of
+//! ours; apt checks Debian's signature as always.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    run::{self, Log},
+    workspace::{self, output_of},
+};
+
+/// A package in one exact version.
+pub struct Package {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub suite: &'static str,
+}
+
+const STEP: &str = "rust-src";
+/// Indices and the package together are under 60 MB.
+const LIMIT: Duration = Duration::from_secs(300);
+const KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+/// What apt is asked about each index it knows; `choose_mirror` reads it.
+const INDEX_FORMAT: &str = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(CREATED_BY)|$(SITE)";
+
+/// Downloads the package into `work` and gives back the archive's path.
+pub fn download(package: &Package, work: &Path, log: &Path) -> Result<PathBuf> {
+    let install = "this needs Debian's tools, or rustup with a way to its server";
+    workspace::require("apt-get", install)?;
+    workspace::require("dpkg", install)?;
+    let keyring = KEYRINGS
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .context("Debian's signing keys are missing: apt-get install debian-archive-keyring")?;
+
+    // apt reads its directories as relative to its own configuration unless they are absolute.
+    let work = std::path::absolute(work).with_context(|| format!("cannot use {}", work.display()))?;
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        let directory = work.join(directory);
+        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let mirror = mirror(&work, log)?;
+    let sources = work.join("sources.list");
+    fs::write(&sources, format!("deb [signed-by={keyring}] {mirror} {} main\n", package.suite))
+        .with_context(|| format!("cannot write {}", sources.display()))?;
+
+    let only_ours = |command: &mut Command| {
+        command
+            .arg(format!("-oDir::Etc::sourcelist={}", sources.display()))
+            .args(["-oDir::Etc::sourceparts=-", "-oAcquire::Languages=none"]);
+    };
+    println!("[{STEP}] reading the index of {} from {mirror}", package.suite);
+    apt_get(&work, log, |command| {
+        only_ours(command);
+        command.arg("update");
+    })?;
+    println!("[{STEP}] downloading {} {}", package.name, package.version);
+    apt_get(&work, log, |command| {
+        only_ours(command);
+        command.args(["download", &format!("{}={}", package.name, package.version)]);
+    })?;
+    archive(&work, package)
+}
+
+/// Unpacks a package's files under `root`, installing nothing.
+pub fn unpack(archive: &Path, root: &Path, log: &Path) -> Result<()> {
+    let log_file = Log::create(STEP, log)?;
+    let mut command = Command::new("dpkg");
+    command.arg("-x").arg(archive).arg(root);
+    let ended = run::logged(&mut command, &log_file, Some(LIMIT))?;
+    run::go_on()?;
+    ensure!(ended.success(), "{}\n{} failed ({ended})", log_file.tail(), run::line(&command));
+    Ok(())
+}
+
+/// The address of the machine's Debian mirror. apt knows an index's origin from its last update; on a machine that
+/// had none, one is made into our own directory.
+fn mirror(work: &Path, log: &Path) -> Result<String> {
+    let ask = |ours: bool| {
+        let mut command = Command::new("apt-get");
+        if ours {
+            command.args(private(work));
+        }
+        output_of(command.args(["indextargets", "--format", INDEX_FORMAT]))
+    };
+    if let Some(mirror) = choose_mirror(&ask(false)?) {
+        return Ok(mirror.to_owned());
+    }
+    println!("[{STEP}] apt has no indices yet: reading the machine's own sources");
+    // An unreachable third-party source fails the update and leaves Debian's index; the answer below decides.
+    let failed = apt_get(work, log, |command| {
+        command.arg("update");
+    })
+    .err();
+    run::go_on()?;
+    match (choose_mirror(&ask(true)?), failed) {
+        (Some(mirror), _) => Ok(mirror.to_owned()),
+        (None, Some(error)) => Err(error),
+        (None, None) => bail!("apt is configured for no Debian archive"),
+    }
+}
+
+/// Picks the main Debian archive: not the security archive, nobody else's, and nothing that asks for a disc.
+fn choose_mirror(indices: &str) -> Option<&str> {
+    indices.lines().find_map(|line| {
+        let mut fields = line.splitn(5, '|');
+        let mut next = || fields.next().unwrap_or_default();
+        let (origin, label, component, created_by, site) = (next(), next(), next(), next(), next());
+        let ours = origin == "Debian" && label == "Debian" && component == "main" && created_by == "Packages";
+        (ours && !site.is_empty() && !site.starts_with("cdrom:")).then_some(site)
+    })
+}
+
+/// The options that make apt write to `work` alone.
+fn private(work: &Path) -> Vec<String> {
+    let mut options = vec![
+        format!("-oDir::State::lists={}/lists", work.display()),
+        format!("-oDir::Cache={}/cache", work.display()),
+        "-oAcquire::http::Timeout=20".to_owned(),
+        "-oAcquire::https::Timeout=20".to_owned(),
+        "-oAcquire::Retries=1".to_owned(),
+        "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+    ];
+    if nix::unistd::geteuid().is_root() {
+        // apt's own user may not be able to write to, or even reach, the target directory.
+        options.push("-oAPT::Sandbox::User=root".to_owned());
+    }
+    options
+}
+
+fn apt_get(work: &Path, log: &Path, arguments: impl FnOnce(&mut Command)) -> Result<()> {
+    let log_file = Log::create(STEP, log)?;
+    let mut command = Command::new("apt-get");
+    // `download` writes to the current directory.
+    command.current_dir(work).args(private(work)).env("LC_ALL", "C");
+    arguments(&mut command);
+    let ended = run::logged(&mut command, &log_file, Some(LIMIT))?;
+    run::go_on()?;
+    ensure!(ended.success(), "{}\napt-get failed ({ended}): see {}", log_file.tail(), log.display());
+    Ok(())
+}
+
+/// apt escapes the version in the file's name; the name's beginning and end are certain.
+fn archive(work: &Path, package: &Package) -> Result<PathBuf> {
+    let entries = fs::read_dir(work).with_context(|| format!("cannot read {}", work.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", work.display()))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&format!("{}_", package.name)) && name.ends_with(".deb") {
+            return Ok(entry.path());
+        }
+    }
+    bail!("apt-get downloaded {} and left no archive in {}", package.name, work.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_archive_is_chosen_among_what_apt_knows() {
+        let indices = "\
+Debian|Debian-Security|main|Packages|http://security.example/debian-security
+Debian|Debian|main|DEP-11|http://wrong.example/debian
+Debian|Debian|contrib|Packages|http://wrong.example/debian
+Somebody|Somebody|main|Packages|https://packages.somebody.example/apt
+Debian|Debian|main|Packages|cdrom:[Debian GNU/Linux 13]
+Debian|Debian|main|Packages|http://mirror.example/debian
+Debian|Debian|main|Packages|http://second.example/debian
+";
+        assert_eq!(choose_mirror(indices), Some("http://mirror.example/debian"));
+    }
+
+    #[test]
+    fn a_machine_without_a_debian_archive_has_no_mirror() {
+        for (indices, why) in [
+            ("", "apt never updated"),
+            ("Ubuntu|Ubuntu|main|Packages|http://mirror.example/ubuntu\n", "not Debian"),
+            ("$(ORIGIN)|$(LABEL)|main|Packages|http://mirror.example/debian\n", "origin not known"),
+            ("Debian|Debian|main|Packages|\n", "no address"),
+            ("Debian\n", "cut short"),
+        ] {
+            assert_eq!(choose_mirror(indices), None, "{why}");
+        }
+    }
+}
