@@ -340,7 +340,7 @@ mod tests {
         let expected = "\
 fmt                1.0 s  FAILED: see above
 clippy-bpf        12.0 s  ok
-unit         1 min 23 s  120 passed
+unit          1 min 23 s  120 passed
 cli                0.0 s  none in the workspace
 ";
         assert_eq!(summary(&rows), expected);
