@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     apt, report,
@@ -65,8 +65,11 @@ pub fn ensure(workspace: &Workspace) -> Result<Library> {
             Err(reason) => reason,
         };
         println!("[{STEP}] {no_rustup}: trying Debian's package {} {}", PACKAGE.name, PACKAGE.version);
-        from_debian(workspace, &root, &unpacked).with_context(|| {
-            format!("no library source of Rust {version}: {no_rustup}; run `rustup component add rust-src` where it can download")
+        from_debian(workspace, version, &root).map_err(|error| {
+            anyhow!(
+                "no library source of Rust {version}: {no_rustup}, and Debian's package is out of reach: {error:#}. \
+                 Run `rustup component add rust-src` with a way to rustup's server, then this again"
+            )
         })?;
         let outcome = format!("unpacked {}", workspace.shown(&unpacked));
         Ok((Library::Directory(unpacked), outcome))
@@ -78,7 +81,11 @@ fn in_toolchain(sysroot: &Path) -> PathBuf {
 }
 
 fn in_package(root: &Path, version: &str) -> PathBuf {
-    root.join(format!("usr/src/rustc-{version}/library"))
+    root.join(package_directory(version)).join("library")
+}
+
+fn package_directory(version: &str) -> String {
+    format!("usr/src/rustc-{version}")
 }
 
 /// What cargo reads before it compiles `core`; a source that was half unpacked lacks one of them.
@@ -115,7 +122,7 @@ fn from_rustup(workspace: &Workspace, sysroot: &Path) -> Result<Result<(), Strin
     }))
 }
 
-fn from_debian(workspace: &Workspace, root: &Path, unpacked: &Path) -> Result<()> {
+fn from_debian(workspace: &Workspace, version: &str, root: &Path) -> Result<()> {
     let work = workspace.own("apt");
     let archive = apt::download(&PACKAGE, &work, &workspace.own("apt.log"))?;
     // Unpacked beside its place and then moved, so that what stands there is always whole.
@@ -126,10 +133,23 @@ fn from_debian(workspace: &Workspace, root: &Path, unpacked: &Path) -> Result<()
         }
     }
     apt::unpack(&archive, &partial, &workspace.own("dpkg.log"))?;
+    keep_library_alone(&partial.join(package_directory(version)))?;
     fs::rename(&partial, root).with_context(|| format!("cannot move {} into place", partial.display()))?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
-    if !is_library(unpacked) {
-        bail!("Debian's package {} {} has no library source in {}", PACKAGE.name, PACKAGE.version, unpacked.display());
+    if !is_library(&in_package(root, version)) {
+        bail!("the package {} {} has no library source in {}", PACKAGE.name, PACKAGE.version, root.display());
+    }
+    Ok(())
+}
+
+/// The package also holds the compiler's source, five times the library's size and of no use here.
+fn keep_library_alone(directory: &Path) -> Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
+        if entry.file_name() != "library" && entry.path().is_dir() {
+            fs::remove_dir_all(entry.path()).with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
     }
     Ok(())
 }
