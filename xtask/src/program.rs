@@ -1,7 +1,8 @@
 //! The XDP program's object: `target/bpf/splitter.o`.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -47,11 +48,12 @@ pub fn clippy(workspace: &Workspace, library: &Library) -> Result<()> {
 
 fn cargo(workspace: &Workspace, library: &Library, subcommand: &str) -> Result<Command> {
     let mut command = workspace.cargo(subcommand);
+    let format = if io::stderr().is_terminal() { "json-diagnostic-rendered-ansi" } else { "json" };
     command
         .args(["--package", "splitter-ebpf", "--bin", "splitter", "--profile", "bpf"])
         .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
         .arg(workspace.program_target())
-        .args(["--message-format", "json-diagnostic-rendered-ansi"])
+        .args(["--message-format", format])
         // Unstable flags on the stable compiler; nothing but this target's build gets to see it.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", linker::path(workspace)?);

@@ -254,9 +254,10 @@ pub fn go_on() -> Result<()> {
     Ok(())
 }
 
-/// A command as one would type it.
+/// A command as one would type it: without the directory it was found in.
 pub fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program());
+    let words = std::iter::once(program.file_name().unwrap_or(program.as_os_str())).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
