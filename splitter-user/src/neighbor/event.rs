@@ -44,3 +44,122 @@ pub(super) fn effect_of(message: &NetlinkMessage<RouteNetlinkMessage>) -> Effect
         Effect::Routes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::{
+        AddressFamily,
+        address::AddressMessage,
+        link::{LinkAttribute, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+        route::{RouteAddress, RouteAttribute, RouteMessage},
+        rule::RuleMessage,
+    };
+    use rtnetlink::packet_core::NetlinkHeader;
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    #[test]
+    fn an_overrun_concerns_everything() {
+        let message = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()));
+        assert_eq!(effect_of(&message), Effect::Everything);
+    }
+
+    #[test]
+    fn a_neighbors_event_says_its_new_state() {
+        use NeighbourState::{Delay, Failed, Incomplete, Noarp, None as Nothing, Other, Permanent, Probe, Reachable, Stale};
+        let fresh = Some(Entry::Fresh(MAC));
+        for (state, entry) in [
+            (Reachable, fresh),
+            (Delay, fresh),
+            (Probe, fresh),
+            (Permanent, fresh),
+            (Noarp, fresh),
+            (Stale, Some(Entry::Stale(MAC))),
+            (Failed, Some(Entry::Failed)),
+            (Incomplete, None),
+            (Nothing, None),
+            (Other(0x100), None),
+        ] {
+            let message = RouteNetlinkMessage::NewNeighbour(neighbor(state));
+            assert_eq!(effect(message), Effect::Neighbor(key(), entry), "{state:?}");
+        }
+        let gone = RouteNetlinkMessage::DelNeighbour(neighbor(Reachable));
+        assert_eq!(effect(gone), Effect::Neighbor(key(), None));
+    }
+
+    #[test]
+    fn an_address_that_is_not_of_ethernet_is_no_address() {
+        let mut message = neighbor(NeighbourState::Reachable);
+        message.attributes[1] = NeighbourAttribute::LinkLayerAddress(vec![10, 0, 0, 1]);
+        assert_eq!(effect(RouteNetlinkMessage::NewNeighbour(message)), Effect::Neighbor(key(), None));
+    }
+
+    #[test]
+    fn forwarding_tables_of_bridges_proxies_and_ports_are_none_of_our_business() {
+        let mut forwarding = neighbor(NeighbourState::Reachable);
+        forwarding.attributes.remove(0);
+        assert_eq!(effect(RouteNetlinkMessage::NewNeighbour(forwarding)), Effect::Nothing);
+        let mut proxy = neighbor(NeighbourState::Reachable);
+        proxy.header.flags = NeighbourFlags::Proxy;
+        assert_eq!(effect(RouteNetlinkMessage::NewNeighbour(proxy)), Effect::Nothing);
+        let mut port = LinkMessage::default();
+        port.header.interface_family = AddressFamily::Bridge;
+        port.attributes.push(LinkAttribute::IfName("port".into()));
+        assert_eq!(effect(RouteNetlinkMessage::DelLink(port)), Effect::Nothing);
+    }
+
+    #[test]
+    fn a_route_concerns_its_prefix_and_a_default_route_its_family() {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        assert_eq!(effect(RouteNetlinkMessage::DelRoute(message.clone())), within("0.0.0.0/0"));
+        message.header.destination_prefix_length = 24;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet([198, 51, 100, 0].into())));
+        assert_eq!(effect(RouteNetlinkMessage::NewRoute(message)), within("198.51.100.0/24"));
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        assert_eq!(effect(RouteNetlinkMessage::NewRoute(message.clone())), within("::/0"));
+        message.header.address_family = AddressFamily::Mpls;
+        assert_eq!(effect(RouteNetlinkMessage::NewRoute(message)), Effect::Nothing);
+    }
+
+    #[test]
+    fn links_addresses_and_rules_concern_all_routes() {
+        for message in [
+            RouteNetlinkMessage::NewLink(LinkMessage::default()),
+            RouteNetlinkMessage::DelLink(LinkMessage::default()),
+            RouteNetlinkMessage::NewAddress(AddressMessage::default()),
+            RouteNetlinkMessage::DelAddress(AddressMessage::default()),
+            RouteNetlinkMessage::NewRule(RuleMessage::default()),
+            RouteNetlinkMessage::DelRule(RuleMessage::default()),
+        ] {
+            let shown = format!("{message:?}");
+            assert_eq!(effect(message), Effect::Routes, "{shown}");
+        }
+    }
+
+    fn effect(inner: RouteNetlinkMessage) -> Effect {
+        effect_of(&NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(inner)))
+    }
+
+    fn within(prefix: &str) -> Effect {
+        Effect::RoutesWithin(prefix.parse().expect("a prefix"))
+    }
+
+    fn key() -> Key {
+        Key { device: 2, address: [10, 0, 0, 9].into() }
+    }
+
+    fn neighbor(state: NeighbourState) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = 2;
+        message.header.state = state;
+        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet([10, 0, 0, 9].into())));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(MAC.to_vec()));
+        message
+    }
+}

@@ -74,12 +74,24 @@ pub(super) enum Lookup {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
-    pub kind: RouteType,
+    pub kind: RouteKind,
     pub device: Option<u32>,
     pub gateway: Option<IpAddr>,
     pub source: Option<IpAddr>,
     pub mtu: Option<u32>,
     pub encapsulated: bool,
+}
+
+/// What a route does with packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RouteKind {
+    Unicast,
+    /// To this node itself.
+    Local,
+    /// Broadcast or multicast.
+    Many,
+    /// Drops them; a sender is told this errno.
+    Refuses(i32),
 }
 
 /// A neighbour: who is asked, on which interface.
@@ -95,8 +107,8 @@ pub(super) struct Key {
 /// becomes `INCOMPLETE` or `DELAY`, so nothing may depend on seeing those states.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// `REACHABLE`, `DELAY`, `PROBE`, `PERMANENT`, `NOARP`: the address is known, and the kernel has confirmed it, is about to, or was
-    /// told never to.
+    /// `REACHABLE`, `DELAY`, `PROBE`, `PERMANENT`, `NOARP`: the address is known, and the kernel has confirmed it, is
+    /// about to, or was told never to.
     Fresh(Mac),
     /// `STALE`: the address is known, and the kernel won't confirm it before somebody uses the entry.
     Stale(Mac),
@@ -185,10 +197,33 @@ impl LocalAddress {
     }
 }
 
+impl RouteKind {
+    /// With the errnos of the kernel's `fib_props`. IPv4 lookups fail with them, IPv6 lookups show the route.
+    fn of(kind: RouteType) -> Self {
+        match kind {
+            RouteType::Unicast => Self::Unicast,
+            RouteType::Local | RouteType::Anycast => Self::Local,
+            RouteType::Broadcast | RouteType::Multicast => Self::Many,
+            RouteType::Prohibit => Self::Refuses(libc::EACCES),
+            RouteType::BlackHole => Self::Refuses(libc::EINVAL),
+            RouteType::Unreachable => Self::Refuses(libc::EHOSTUNREACH),
+            RouteType::Unspec | RouteType::Throw | RouteType::Nat | RouteType::ExternalResolve | RouteType::Other(_) | _ => {
+                Self::Refuses(libc::ENETUNREACH)
+            }
+        }
+    }
+}
+
 impl Route {
     pub(super) fn from_message(message: &RouteMessage) -> Self {
-        let mut route =
-            Self { kind: message.header.kind, device: None, gateway: None, source: None, mtu: None, encapsulated: false };
+        let mut route = Self {
+            kind: RouteKind::of(message.header.kind),
+            device: None,
+            gateway: None,
+            source: None,
+            mtu: None,
+            encapsulated: false,
+        };
         for attribute in &message.attributes {
             if let RouteAttribute::Oif(index) = attribute {
                 route.device = Some(*index);
@@ -203,10 +238,10 @@ impl Route {
             } else if let RouteAttribute::PrefSource(address) = attribute {
                 route.source = ip_address(address);
             } else if let RouteAttribute::Metrics(metrics) = attribute {
-                route.mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-                    _ => None,
-                });
+                route.mtu = metrics
+                    .iter()
+                    .find_map(|metric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None })
+                    .filter(|mtu| *mtu > 0);
             } else if let RouteAttribute::Encap(_) = attribute {
                 route.encapsulated = true;
             }
@@ -217,10 +252,10 @@ impl Route {
 
 /// The prefix that a route's message is about; `None` if it is not of IP.
 pub(super) fn prefix_of(message: &RouteMessage) -> Option<IpNet> {
-    let named = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => ip_address(address),
-        _ => None,
-    });
+    let named = message
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Destination(address) = attribute { ip_address(address) } else { None });
     // A default route has no destination in its message.
     let any = if message.header.address_family == AddressFamily::Inet {
         IpAddr::from([0u8; 4])
@@ -271,5 +306,106 @@ fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
         RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::InfoKind;
+
+    use super::*;
+
+    #[test]
+    fn a_vlan_device_is_read_with_its_tag_and_the_device_below() {
+        let plain = Some(VlanDevice { id: 42, provider: false, lower: Some(2) });
+        let cases = [
+            ("802.1Q", VlanProtocol::Ieee8021Q, None, plain),
+            ("802.1ad", VlanProtocol::Ieee8021Ad, None, plain.map(|vlan| VlanDevice { provider: true, ..vlan })),
+            (
+                "below in another namespace",
+                VlanProtocol::Ieee8021Q,
+                Some(7),
+                plain.map(|vlan| VlanDevice { lower: None, ..vlan }),
+            ),
+        ];
+        for (why, protocol, namespace, expected) in cases {
+            let mut message = LinkMessage::default();
+            message.header.index = 3;
+            message.header.link_layer_type = LinkLayerType::Ether;
+            message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+            let data = InfoData::Vlan(vec![InfoVlan::Protocol(protocol), InfoVlan::Id(42)]);
+            message.attributes = vec![
+                LinkAttribute::IfName("tagged".into()),
+                LinkAttribute::Link(2),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)]),
+                LinkAttribute::Address(vec![2, 0, 0, 0, 0, 3]),
+            ];
+            message.attributes.extend(namespace.map(LinkAttribute::LinkNetNsId));
+            let interface = Interface::from_message(&message).expect("an interface");
+            assert_eq!(interface.vlan, expected, "{why}");
+            assert_eq!((interface.kind.as_deref(), interface.mac, interface.up), (Some("vlan"), Some([2, 0, 0, 0, 0, 3]), true));
+        }
+    }
+
+    #[test]
+    fn an_interface_is_up_when_it_is_set_up_and_has_a_carrier() {
+        for (flags, up) in [
+            (LinkFlags::empty(), false),
+            (LinkFlags::Up, false),
+            (LinkFlags::LowerUp, false),
+            (LinkFlags::Up | LinkFlags::LowerUp, true),
+        ] {
+            let mut message = LinkMessage::default();
+            message.header.flags = flags;
+            assert_eq!(Interface::from_message(&message).map(|interface| interface.up), Some(up), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_duplicate_detection_still_doubts_is_not_usable_unless_optimistic() {
+        for (flags, usable) in [
+            (AddressFlags::Permanent, true),
+            (AddressFlags::Tentative, false),
+            (AddressFlags::Dadfailed, false),
+            (AddressFlags::Tentative | AddressFlags::Optimistic, true),
+        ] {
+            let mut message = AddressMessage::default();
+            message.header.prefix_len = 64;
+            let address = "fd09::1".parse().expect("an address");
+            message.attributes = vec![AddressAttribute::Address(address), AddressAttribute::Flags(flags)];
+            let held = LocalAddress::from_message(&message).expect("an address");
+            assert_eq!((held.usable, held.address.addr()), (usable, address), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn on_a_point_to_point_link_the_nodes_own_address_counts() {
+        let mut message = AddressMessage::default();
+        message.header.prefix_len = 32;
+        message.attributes =
+            vec![AddressAttribute::Address([192, 0, 2, 2].into()), AddressAttribute::Local([192, 0, 2, 1].into())];
+        let held = LocalAddress::from_message(&message).expect("an address");
+        assert_eq!(held.address.to_string(), "192.0.2.1/32");
+    }
+
+    #[test]
+    fn a_routes_answer_is_read_with_its_gateway_source_and_mtu() {
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![
+            RouteAttribute::Oif(4),
+            RouteAttribute::Via(RouteVia::Inet6("fd09::2".parse().expect("an address"))),
+            RouteAttribute::PrefSource(RouteAddress::Inet([10, 0, 0, 1].into())),
+            RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(3), RouteMetric::Mtu(1400)]),
+        ];
+        let expected = Route {
+            kind: RouteKind::Unicast,
+            device: Some(4),
+            gateway: Some("fd09::2".parse().expect("an address")),
+            source: Some([10, 0, 0, 1].into()),
+            mtu: Some(1400),
+            encapsulated: false,
+        };
+        assert_eq!(Route::from_message(&message), expected);
     }
 }

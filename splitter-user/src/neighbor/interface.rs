@@ -4,11 +4,10 @@
 
 use std::{ffi::CStr, io, net::IpAddr, os::fd::AsRawFd};
 
-use netlink_packet_route::route::RouteType;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::{
-    facts::{Interface, LocalAddress, Lookup},
+    facts::{Interface, LocalAddress, Lookup, RouteKind},
     netlink::{NetlinkError, Requests},
 };
 
@@ -48,7 +47,7 @@ pub async fn addresses() -> Result<Vec<LocalAddress>, NetlinkError> {
 /// When the kernel cannot be asked.
 pub async fn is_local(address: IpAddr) -> Result<bool, NetlinkError> {
     Ok(match Requests::open()?.route(address).await? {
-        Lookup::Found(route) => matches!(route.kind, RouteType::Local | RouteType::Anycast),
+        Lookup::Found(route) => route.kind == RouteKind::Local,
         Lookup::Refused(_) => false,
     })
 }

@@ -22,8 +22,8 @@
 //! stale, and are collected sooner or later. Therefore:
 //!
 //! - a stale entry stays in use, and is used (`NTF_USE`) at most every [`Settings::refresh`], upon which the kernel
-//!   confirms it, by a unicast question after 5 s, or finds it failed. That is about one ARP request a neighbour in half a minute; at
-//!   most 128 entries a second are confirmed;
+//!   confirms it, by a unicast question after 5 s, or finds it failed. That is about one ARP request a neighbour in half
+//!   a minute; at most 128 entries are confirmed at a time;
 //! - an entry that is missing or incomplete is no news: a MAC address that was known stays in use, and the kernel is
 //!   asked to resolve it at once, then each second;
 //! - only an answer (another MAC address) or the kernel's verdict that there is none ([`WayError::Failed`]) changes a
@@ -36,14 +36,14 @@
 //! # When routes are looked up
 //!
 //! A route's event has those destinations looked up that are inside its prefix; an event of an interface, an address or
-//! a rule all of them; and all of it is looked up every [`Settings::recheck`], or when the kernel says that it had to throw
-//! events away (`ENOBUFS`). Bursts are gathered for [`Settings::coalesce`], five times that at most, and lookups never take more than a fifth
-//! of the time.
+//! a rule all of them; and all of it is looked up every [`Settings::recheck`], or when the kernel says that it had to
+//! throw events away (`ENOBUFS`). Bursts are gathered for [`Settings::coalesce`], five times that at most, and lookups
+//! never take more than a fifth of the time.
 //!
 //! # Network namespaces
 //!
-//! A netlink socket belongs to the network namespace of the thread that opens it: that of [`Watcher::start`]'s caller, or of the
-//! one who calls [`interface()`] and its like.
+//! A netlink socket belongs to the network namespace of the thread that opens it: that of [`Watcher::start`]'s caller,
+//! or of the one who calls [`interface()`] and its like.
 
 mod event;
 mod facts;

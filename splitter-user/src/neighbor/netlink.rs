@@ -82,6 +82,7 @@ pub(super) struct Requests {
 /// A socket for events.
 pub(super) struct Events {
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// As above.
     _connection: JoinSet<()>,
 }
 
@@ -95,6 +96,12 @@ pub(super) enum Asked {
 }
 
 impl Events {
+    /// As if the socket had failed.
+    #[cfg(test)]
+    pub(super) async fn break_off(&mut self) {
+        self._connection.shutdown().await;
+    }
+
     pub(super) fn open(buffer: usize) -> Result<Self, NetlinkError> {
         let (mut connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS).map_err(NetlinkError::Open)?;
         let socket = connection.socket_mut().socket_ref();
@@ -119,6 +126,12 @@ impl Events {
 }
 
 impl Requests {
+    /// As if the socket had failed.
+    #[cfg(test)]
+    pub(super) async fn break_off(&mut self) {
+        self._connection.shutdown().await;
+    }
+
     pub(super) fn open() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
         let mut task = JoinSet::new();
@@ -174,8 +187,9 @@ impl Requests {
     /// confirms it if it is stale.
     ///
     /// `NTF_USE` does just what a packet from this node would do, without one: nothing reaches the backend but ARP or
-    /// neighbour discovery, no socket or port is needed, and no firewall is in the way. (Linux 5.16 has `NTF_EXT_MANAGED`, by which
-    /// the kernel does this forever by itself; older kernels lack it, and it would outlive the agent.)
+    /// neighbour discovery, no socket or port is needed, and no firewall is in the way. (Linux 5.16 has
+    /// `NTF_EXT_MANAGED`, by which the kernel does this forever by itself; older kernels lack it, and it would outlive
+    /// the agent.)
     pub(super) async fn ask(&self, ask: Ask) -> Result<Asked, NetlinkError> {
         const WHAT: &str = "ask for a neighbour";
         let mut message = NeighbourMessage::default();
@@ -195,9 +209,11 @@ impl Requests {
         }
         let mut handle = self.handle.clone();
         let answers = handle.request(request).map_err(|source| NetlinkError::Request { what: WHAT, source })?;
-        let answers = answers.map(|message| match message.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(rtnetlink::Error::NetlinkError(error)),
-            _ => Ok(()),
+        let answers = answers.map(|message| {
+            if let NetlinkPayload::Error(error) = message.payload {
+                return Err(rtnetlink::Error::NetlinkError(error));
+            }
+            Ok(())
         });
         match collect(WHAT, answers).await {
             Ok(_) => Ok(Asked::Yes),
@@ -224,8 +240,6 @@ async fn collect<T>(
 }
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| code.get().saturating_neg()),
-        _ => None,
-    }
+    let rtnetlink::Error::NetlinkError(message) = error else { return None };
+    message.code.map(|code| code.get().saturating_neg())
 }

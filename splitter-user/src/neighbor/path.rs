@@ -5,10 +5,8 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::route::RouteType;
-
 use super::{
-    facts::{Entry, Interface, Interfaces, Key, Lookup},
+    facts::{Entry, Interface, Interfaces, Key, Lookup, RouteKind},
     way::{Mac, Way, WayError},
 };
 
@@ -85,10 +83,10 @@ pub(super) fn path(destination: IpAddr, lookup: &Lookup, interfaces: &Interfaces
         Lookup::Refused(errno) => return Err(WayError::NoRoute { destination, errno: *errno }),
     };
     match route.kind {
-        RouteType::Unicast => {}
-        RouteType::Local | RouteType::Anycast => return Err(WayError::LocalDestination { destination }),
-        RouteType::Broadcast | RouteType::Multicast => return Err(WayError::NotUnicast { destination }),
-        kind => return Err(WayError::NoRoute { destination, errno: refusal(kind) }),
+        RouteKind::Unicast => {}
+        RouteKind::Local => return Err(WayError::LocalDestination { destination }),
+        RouteKind::Many => return Err(WayError::NotUnicast { destination }),
+        RouteKind::Refuses(errno) => return Err(WayError::NoRoute { destination, errno }),
     }
     if route.encapsulated {
         return Err(WayError::Encapsulated { destination });
@@ -106,18 +104,19 @@ pub(super) fn path(destination: IpAddr, lookup: &Lookup, interfaces: &Interfaces
             (lower, Some(vlan.id))
         }
     };
+    let not_ethernet = |interface: &Interface| WayError::NotEthernet { destination, interface: interface.name.clone() };
+    lower.mac.ok_or_else(|| not_ethernet(lower))?;
+    let source_mac = device.mac.ok_or_else(|| not_ethernet(device))?;
     if let Some(down) = [lower, device].into_iter().find(|interface| !interface.up) {
         return Err(WayError::InterfaceDown { destination, interface: down.name.clone() });
     }
-    let not_ethernet = |interface: &Interface| WayError::NotEthernet { destination, interface: interface.name.clone() };
-    lower.mac.ok_or_else(|| not_ethernet(lower))?;
     Ok(Path {
         neighbor: Key { device: device.index, address: route.gateway.unwrap_or(destination) },
         device_name: device.name.clone(),
         interface: lower.index,
         interface_name: lower.name.clone(),
         vlan,
-        source_mac: device.mac.ok_or_else(|| not_ethernet(device))?,
+        source_mac,
         source_address: route.source.ok_or_else(|| WayError::NoSource { destination, interface: device.name.clone() })?,
         gateway: route.gateway,
         mtu: route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu)),
@@ -145,13 +144,139 @@ pub(super) fn way(path: &Path, reach: Reach) -> Result<Way, WayError> {
     }
 }
 
-/// What a sender would be told by a route of this kind (the kernel's `fib_props`). IPv4 lookups fail with it; IPv6
-/// lookups show the route.
-fn refusal(kind: RouteType) -> i32 {
-    match kind {
-        RouteType::Prohibit => libc::EACCES,
-        RouteType::BlackHole => libc::EINVAL,
-        RouteType::Unreachable => libc::EHOSTUNREACH,
-        _ => libc::ENETUNREACH,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neighbor::facts::{Route, VlanDevice};
+
+    const MAC: Mac = [2, 0, 0, 0, 0, 9];
+    const OTHER: Mac = [2, 0, 0, 0, 0, 8];
+
+    #[test]
+    fn what_is_held_about_a_neighbor_changes_only_by_an_answer_or_a_verdict() {
+        use Reach::{Failed, Known, Refused, Unknown};
+        let (fresh, stale, failed) = (Some(Entry::Fresh(OTHER)), Some(Entry::Stale(OTHER)), Some(Entry::Failed));
+        for held in [Unknown, Refused, Known(MAC), Failed] {
+            assert_eq!(held.after(fresh), Known(OTHER), "{held:?}");
+            assert_eq!(held.after(stale), Known(OTHER), "{held:?}");
+            assert_eq!(held.after(failed), Failed, "{held:?}");
+            assert_eq!(held.after(None), held);
+        }
+        let asked = |table_full| [Unknown, Refused, Known(MAC), Failed].map(|held| held.after_asking(table_full));
+        assert_eq!(asked(true), [Refused, Refused, Known(MAC), Failed]);
+        assert_eq!(asked(false), [Unknown, Unknown, Known(MAC), Failed]);
+    }
+
+    #[test]
+    fn through_a_vlan_device_frames_leave_tagged_by_the_device_below() {
+        let path = path(destination(), &via(3), &interfaces()).expect("a path");
+        assert_eq!(path.neighbor, Key { device: 3, address: destination() }, "asked for on the VLAN device");
+        let way = way(&path, Reach::Known(MAC)).expect("a way");
+        assert_eq!((way.interface, way.interface_name.as_str(), way.vlan), (2, "wire", Some(42)));
+        assert_eq!((way.source_mac, way.mtu), ([2, 0, 0, 0, 0, 3], 1400), "those of the VLAN device");
+    }
+
+    #[test]
+    fn a_gateway_is_the_neighbor_and_the_lesser_mtu_counts() {
+        for (route_mtu, expected) in [(None, 1500), (Some(1280), 1280), (Some(9000), 1500)] {
+            let gateway = IpAddr::from([10, 0, 0, 254]);
+            let lookup = Lookup::Found(Route { gateway: Some(gateway), mtu: route_mtu, ..route(2) });
+            let path = path(destination(), &lookup, &interfaces()).expect("a path");
+            assert_eq!(path.neighbor.address, gateway);
+            assert_eq!(way(&path, Reach::Known(MAC)).map(|way| (way.gateway, way.mtu)), Ok((Some(gateway), expected)));
+        }
+    }
+
+    #[test]
+    fn whatever_stands_in_the_way_is_named() {
+        let destination = destination();
+        let named = |interface: &str| interface.to_owned();
+        let rows: [(&str, Lookup, WayError); 13] = [
+            ("no route", Lookup::Refused(libc::ENETUNREACH), WayError::NoRoute { destination, errno: libc::ENETUNREACH }),
+            ("prohibited", of_kind(RouteKind::Refuses(libc::EACCES)), WayError::NoRoute { destination, errno: libc::EACCES }),
+            ("oneself", of_kind(RouteKind::Local), WayError::LocalDestination { destination }),
+            ("everybody", of_kind(RouteKind::Many), WayError::NotUnicast { destination }),
+            ("MPLS", Lookup::Found(Route { encapsulated: true, ..route(2) }), WayError::Encapsulated { destination }),
+            ("not listed yet", via(99), WayError::NoInterface { destination, index: 99 }),
+            ("no carrier", via(4), WayError::InterfaceDown { destination, interface: named("dark") }),
+            ("VLAN on what is down", via(5), WayError::InterfaceDown { destination, interface: named("dark") }),
+            ("tunnel", via(6), WayError::NotEthernet { destination, interface: named("tunnel") }),
+            ("802.1ad", via(7), WayError::UnsupportedVlan { destination, interface: named("provider") }),
+            ("VLAN on VLAN", via(8), WayError::UnsupportedVlan { destination, interface: named("stacked") }),
+            ("lower device elsewhere", via(9), WayError::UnsupportedVlan { destination, interface: named("moved") }),
+            (
+                "no source",
+                Lookup::Found(Route { source: None, ..route(2) }),
+                WayError::NoSource { destination, interface: named("wire") },
+            ),
+        ];
+        for (why, lookup, error) in rows {
+            assert_eq!(path(destination, &lookup, &interfaces()), Err(error), "{why}");
+        }
+        let link_local: IpAddr = "fe80::1".parse().expect("an address");
+        assert_eq!(path(link_local, &via(2), &interfaces()), Err(WayError::LinkLocal { destination: link_local }));
+    }
+
+    #[test]
+    fn without_a_mac_address_the_reason_is_the_neighbors() {
+        let path = path(destination(), &via(2), &interfaces()).expect("a path");
+        let (neighbor, interface) = (destination(), "wire".to_owned());
+        assert_eq!(way(&path, Reach::Unknown), Err(WayError::Unresolved { neighbor, interface: interface.clone() }));
+        assert_eq!(way(&path, Reach::Refused), Err(WayError::TableFull { neighbor, interface: interface.clone() }));
+        assert_eq!(way(&path, Reach::Failed), Err(WayError::Failed { neighbor, interface }));
+    }
+
+    fn destination() -> IpAddr {
+        IpAddr::from([10, 0, 0, 7])
+    }
+
+    fn route(device: u32) -> Route {
+        Route {
+            kind: RouteKind::Unicast,
+            device: Some(device),
+            gateway: None,
+            source: Some(IpAddr::from([10, 0, 0, 1])),
+            mtu: None,
+            encapsulated: false,
+        }
+    }
+
+    fn via(device: u32) -> Lookup {
+        Lookup::Found(route(device))
+    }
+
+    fn of_kind(kind: RouteKind) -> Lookup {
+        Lookup::Found(Route { kind, ..route(2) })
+    }
+
+    fn interfaces() -> Interfaces {
+        let ethernet = |index: u32, name: &str| Interface {
+            index,
+            name: name.into(),
+            mac: Some([2, 0, 0, 0, 0, index as u8]),
+            mtu: 1500,
+            up: true,
+            kind: None,
+            vlan: None,
+            controller: None,
+        };
+        let vlan = |index, name, lower| Interface {
+            mtu: 1400,
+            vlan: Some(VlanDevice { id: 42, provider: false, lower }),
+            ..ethernet(index, name)
+        };
+        [
+            ethernet(2, "wire"),
+            vlan(3, "tagged", Some(2)),
+            Interface { up: false, ..ethernet(4, "dark") },
+            vlan(5, "tagged-dark", Some(4)),
+            Interface { mac: None, ..ethernet(6, "tunnel") },
+            Interface { vlan: Some(VlanDevice { id: 42, provider: true, lower: Some(2) }), ..ethernet(7, "provider") },
+            vlan(8, "stacked", Some(3)),
+            vlan(9, "moved", None),
+        ]
+        .into_iter()
+        .map(|interface| (interface.index, interface))
+        .collect()
     }
 }

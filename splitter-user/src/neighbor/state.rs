@@ -212,3 +212,202 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neighbor::{
+        facts::{Interface, Route, RouteKind},
+        way::Mac,
+    };
+
+    const MAC: Mac = [2, 0, 0, 0, 0, 9];
+    const REFRESH: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn new_destinations_are_looked_up_and_old_ones_kept() {
+        let mut state = settled(&[1, 2]);
+        state.want(&[address(2), address(3)].into());
+        assert_eq!(state.due().routes, [address(3)].into());
+        let ways = state.conclude();
+        assert_eq!(ways.keys().copied().collect::<Vec<_>>(), [address(2)], "one gone, one not looked up yet");
+    }
+
+    #[test]
+    fn a_route_concerns_the_destinations_inside_its_prefix_alone() {
+        let mut state = settled(&[1, 2, 200]);
+        assert_eq!(state.note(&within("10.0.0.0/30")), Work::LookUp);
+        assert_eq!(state.due().routes, [address(1), address(2)].into());
+        assert!(!state.due().interfaces);
+        for elsewhere in ["10.1.0.0/16", "::/0"] {
+            assert_eq!(state.note(&within(elsewhere)), Work::Nothing, "{elsewhere}");
+        }
+        assert_eq!(state.note(&within("0.0.0.0/0")), Work::LookUp);
+        assert_eq!(state.due().routes.len(), 3);
+    }
+
+    #[test]
+    fn a_link_concerns_all_routes_and_lost_events_concern_all() {
+        let mut state = settled(&[1, 2]);
+        assert_eq!(state.note(&Effect::Routes), Work::LookUp);
+        let routes = BTreeSet::from([address(1), address(2)]);
+        assert_eq!(*state.due(), Due { table: false, interfaces: true, routes: routes.clone() });
+        assert_eq!(state.note(&Effect::Everything), Work::LookUp);
+        assert_eq!(*state.due(), Due { table: true, interfaces: true, routes });
+    }
+
+    #[test]
+    fn a_neighbor_concerns_those_behind_it_and_strangers_nobody() {
+        let mut state = settled(&[1, 2]);
+        assert_eq!(state.note(&Effect::Neighbor(key(77), Some(Entry::Fresh(MAC)))), Work::Nothing);
+        assert_eq!(state.note(&Effect::Neighbor(key(1), Some(Entry::Fresh(MAC)))), Work::Conclude);
+        assert_eq!(*state.due(), Due::default());
+        let ways = state.conclude();
+        assert_eq!(ways[&address(1)].as_ref().map(|way| way.destination_mac), Ok(MAC));
+        assert!(ways[&address(2)].as_ref().is_err_and(WayError::is_pending));
+    }
+
+    #[test]
+    fn a_stranger_that_becomes_a_neighbor_is_known_already() {
+        let mut state = settled(&[1]);
+        state.note(&Effect::Neighbor(key(2), Some(Entry::Stale(MAC))));
+        state.want(&[address(2)].into());
+        state.set_route(address(2), &on_link());
+        assert!(state.conclude()[&address(2)].is_ok());
+    }
+
+    #[test]
+    fn a_deletion_which_the_kernel_announces_as_a_failure_first_loses_nothing() {
+        let mut state = settled(&[1]);
+        state.note(&Effect::Neighbor(key(1), Some(Entry::Fresh(MAC))));
+        let before = state.conclude();
+        assert!(before[&address(1)].is_ok());
+        state.note(&Effect::Neighbor(key(1), Some(Entry::Failed)));
+        state.note(&Effect::Neighbor(key(1), None));
+        assert_eq!(state.conclude(), before);
+        assert_eq!(state.asks(Instant::now()), [Ask { key: key(1), create: true }]);
+    }
+
+    #[test]
+    fn each_kind_of_entry_has_its_own_pace_of_asking() {
+        let start = Instant::now();
+        let rows = [
+            (None, Some(ASK_UNKNOWN), true),
+            (Some(Entry::Failed), Some(ASK_FAILED), false),
+            (Some(Entry::Stale(MAC)), Some(REFRESH), false),
+            (Some(Entry::Fresh(MAC)), None, false),
+        ];
+        for (entry, interval, create) in rows {
+            let mut state = settled(&[1]);
+            state.note(&Effect::Neighbor(key(1), entry));
+            state.conclude();
+            let Some(interval) = interval else {
+                assert_eq!(state.asks(start), [], "{entry:?}");
+                continue;
+            };
+            let ask = Ask { key: key(1), create };
+            assert_eq!(state.asks(start), [ask], "{entry:?}");
+            state.asked(ask.key, false, start);
+            assert_eq!(state.asks(start + interval - Duration::from_millis(1)), [], "{entry:?}");
+            assert_eq!(state.asks(start + interval), [ask], "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_neighbor_whose_entry_was_collected_is_asked_for_at_the_pace_of_the_failed() {
+        let start = Instant::now();
+        let mut state = settled(&[1]);
+        state.note(&Effect::Neighbor(key(1), Some(Entry::Failed)));
+        state.conclude();
+        state.note(&Effect::Neighbor(key(1), None));
+        let ways = state.conclude();
+        assert!(matches!(ways[&address(1)], Err(WayError::Failed { .. })), "{ways:?}");
+        state.asked(key(1), false, start);
+        assert_eq!(state.asks(start + ASK_FAILED - Duration::from_millis(1)), []);
+        assert_eq!(state.asks(start + ASK_FAILED), [Ask { key: key(1), create: true }]);
+    }
+
+    #[test]
+    fn of_many_stale_neighbors_some_are_confirmed_at_a_time_and_all_in_turn() {
+        let start = Instant::now();
+        let all: Vec<u8> = (1..=200).collect();
+        let mut state = settled(&all);
+        for last in &all {
+            state.note(&Effect::Neighbor(key(*last), Some(Entry::Stale(MAC))));
+        }
+        // One that nothing is known of is never kept waiting.
+        state.note(&Effect::Neighbor(key(200), None));
+        state.conclude();
+        let first = state.asks(start);
+        assert_eq!(first.len(), STALE_AT_ONCE + 1);
+        assert!(first.contains(&Ask { key: key(200), create: true }));
+        for ask in &first {
+            state.asked(ask.key, false, start);
+        }
+        let second = state.asks(start);
+        assert_eq!(second.len(), 200 - first.len());
+        assert!(second.iter().all(|ask| !first.contains(ask)));
+    }
+
+    #[test]
+    fn a_full_table_is_told_until_the_kernel_asks_again() {
+        let mut state = settled(&[1]);
+        state.asked(key(1), true, Instant::now());
+        assert!(matches!(state.conclude()[&address(1)], Err(WayError::TableFull { .. })));
+        state.asked(key(1), false, Instant::now());
+        assert!(matches!(state.conclude()[&address(1)], Err(WayError::Unresolved { .. })));
+    }
+
+    #[test]
+    fn a_neighbor_that_no_path_leads_to_any_more_is_not_asked_for() {
+        let mut state = settled(&[1]);
+        state.want(&BTreeSet::new());
+        assert!(state.conclude().is_empty());
+        assert_eq!(state.asks(Instant::now()), []);
+    }
+
+    /// Destinations on one link, all looked up; no neighbour known.
+    fn settled(destinations: &[u8]) -> State {
+        let mut state = State::new(REFRESH);
+        let wire = Interface {
+            index: 2,
+            name: "wire".into(),
+            mac: Some([2, 0, 0, 0, 0, 2]),
+            mtu: 1500,
+            up: true,
+            kind: None,
+            vlan: None,
+            controller: None,
+        };
+        state.set_interfaces([(2, wire)].into());
+        state.want(&destinations.iter().map(|last| address(*last)).collect());
+        for last in destinations {
+            state.set_route(address(*last), &on_link());
+        }
+        state.conclude();
+        state
+    }
+
+    fn on_link() -> Lookup {
+        Lookup::Found(Route {
+            kind: RouteKind::Unicast,
+            device: Some(2),
+            gateway: None,
+            source: Some(IpAddr::from([10, 0, 0, 254])),
+            mtu: None,
+            encapsulated: false,
+        })
+    }
+
+    fn within(prefix: &str) -> Effect {
+        Effect::RoutesWithin(prefix.parse().expect("a prefix"))
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn key(last: u8) -> Key {
+        Key { device: 2, address: address(last) }
+    }
+}

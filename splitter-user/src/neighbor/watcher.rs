@@ -34,8 +34,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub struct Settings {
     /// How long to gather events before acting on them.
     pub coalesce: Duration,
-    /// How often a stale neighbour is confirmed at most. A neighbour that is gone is noticed within about 65 s: up to 45 s until the
-    /// kernel calls its entry stale (`base_reachable_time` × 1.5), this interval, 5 s (`delay_first_probe_time`) and 3 s of asking.
+    /// How often a stale neighbour is confirmed at most. A neighbour that is gone is noticed within about 65 s: up to
+    /// 45 s until the kernel calls its entry stale (`base_reachable_time` × 1.5), this interval, 5 s
+    /// (`delay_first_probe_time`) and 3 s of asking.
     pub refresh: Duration,
     /// How often everything is looked up again, whatever the events say. Some changes have none, such as a path MTU
     /// that expires.
@@ -57,8 +58,8 @@ impl Default for Settings {
 
 /// Keeps the ways to a set of destinations right, in a task of its own.
 ///
-/// See the [module's documentation](super) for what it does and when. Dropping it ends the task; [`Watcher::stop`] also waits for
-/// that.
+/// See the [module's documentation](super) for what it does and when. Dropping it ends the task; [`Watcher::stop`] also
+/// waits for that.
 #[derive(Debug)]
 pub struct Watcher {
     wanted: watch::Sender<BTreeSet<IpAddr>>,
@@ -88,15 +89,20 @@ pub struct Changes {
 impl Watcher {
     /// Opens the sockets and starts the task on the current tokio runtime.
     ///
-    /// The sockets belong to the network namespace of the thread that calls this, and, if they must be opened anew after an error, of the
-    /// thread that the task runs on then. All threads of an agent are in one namespace; a program that uses several needs a single-threaded
-    /// runtime in a thread that stays in its namespace.
+    /// The sockets belong to the network namespace of the thread that calls this, and, if they must be opened anew after
+    /// an error, of the thread that the task runs on then. All threads of an agent are in one namespace; a program that
+    /// uses several needs a single-threaded runtime in a thread that stays in its namespace.
     ///
     /// # Errors
     ///
-    /// When there are no sockets to be had. Later errors are logged, and overcome by opening new sockets; meanwhile the ways stay as they were.
+    /// When there are no sockets to be had. Later errors are logged, and overcome by opening new sockets; meanwhile the
+    /// ways stay as they were.
     pub fn start(settings: Settings) -> Result<Self, NetlinkError> {
         let session = Session::open(&settings)?;
+        Ok(Self::with(session, settings))
+    }
+
+    fn with(session: Session, settings: Settings) -> Self {
         let (wanted, wanted_by_task) = watch::channel(BTreeSet::new());
         let (publish, ways) = watch::channel(Arc::new(Ways::new()));
         let task = Task {
@@ -107,7 +113,7 @@ impl Watcher {
             wanted: wanted_by_task,
             publish,
         };
-        Ok(Self { wanted, ways, task: tokio::spawn(task.run(session)) })
+        Self { wanted, ways, task: tokio::spawn(task.run(session)) }
     }
 
     /// Replaces the set of destinations. Those that stay keep their ways; those that go are forgotten, without a change
@@ -198,8 +204,8 @@ struct Task {
     state: State,
     /// Until when to gather events that ask for lookups.
     lookups: Window,
-    /// Until when to gather events that say themselves what changed (neighbours). Apart from the other, so that a new MAC address need
-    /// not wait while lookups rest.
+    /// Until when to gather events that say themselves what changed (neighbours). Apart from the other, so that a new
+    /// MAC address need not wait while lookups rest.
     conclusions: Window,
     settings: Settings,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
@@ -277,6 +283,9 @@ impl Task {
     }
 
     /// Fetches what is due and draws the conclusions.
+    ///
+    /// A socket that breaks in the middle of a dump looks like a dump's end. The routes come last because of that: where
+    /// there is a destination, one of them fails then, and nothing is concluded from half a dump.
     async fn look(&mut self, session: &mut Session) -> Result<(), NetlinkError> {
         let started = Instant::now();
         if self.state.due().table {
@@ -296,8 +305,8 @@ impl Task {
     /// Tells what changed, and has the kernel ask what it doesn't know.
     async fn conclude(&mut self, session: &mut Session) -> Result<(), NetlinkError> {
         let started = Instant::now();
-        // The kernel deletes a neighbour by declaring it failed and then removing it: two events, of which only the second is
-        // the truth. Whatever is here already is taken in before anything is concluded.
+        // The kernel deletes a neighbour by declaring it failed and then removing it (neigh_delete()): two events, of
+        // which only the second is the truth. Whatever is here already is taken in before anything is concluded.
         while let Some(effect) = session.events.waiting() {
             self.note(&effect.ok_or(NetlinkError::Closed)?);
         }
@@ -342,4 +351,55 @@ async fn at(due: Option<Instant>) {
 async fn abandoned(wanted: &mut watch::Receiver<BTreeSet<IpAddr>>) -> Abandoned {
     while wanted.changed().await.is_ok() {}
     Abandoned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_its_sockets_broke_the_watcher_goes_on_with_new_ones() {
+        for broken in [Socket::Events, Socket::Requests] {
+            let settings = Settings::default();
+            let mut session = Session::open(&settings).expect("sockets");
+            session.breaks(broken).await;
+            let watcher = Watcher::with(session, settings);
+            let loopback = IpAddr::from([127, 0, 0, 1]);
+            watcher.watch([loopback].into());
+            let ways = watcher.settled(Duration::from_secs(10)).await;
+            assert_eq!(ways.get(&loopback), Some(&Err(WayError::LocalDestination { destination: loopback })));
+            // The broken session could answer the first question; it takes a new one to answer the second.
+            tokio::time::sleep(BACKOFF.0 / 2).await;
+            let multicast = IpAddr::from([224, 0, 0, 1]);
+            watcher.watch([multicast].into());
+            let ways = watcher.settled(Duration::from_secs(10)).await;
+            assert!(ways.contains_key(&multicast), "{ways:?}");
+            watcher.stop().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watcher_without_sockets_can_be_stopped() {
+        let settings = Settings::default();
+        let mut session = Session::open(&settings).expect("sockets");
+        session.breaks(Socket::Events).await;
+        let watcher = Watcher::with(session, settings);
+        tokio::task::yield_now().await;
+        timeout(Duration::from_secs(5), watcher.stop()).await.expect("its end");
+    }
+
+    #[derive(Clone, Copy)]
+    enum Socket {
+        Events,
+        Requests,
+    }
+
+    impl Session {
+        async fn breaks(&mut self, socket: Socket) {
+            match socket {
+                Socket::Events => self.events.break_off().await,
+                Socket::Requests => self.requests.break_off().await,
+            }
+        }
+    }
 }

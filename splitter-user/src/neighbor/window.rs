@@ -50,3 +50,45 @@ impl Window {
         self.rested = Some(now + now.saturating_duration_since(started) * (SHARE - 1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn without_an_event_nothing_is_due() {
+        assert_eq!(Window::new(QUIET).due(), None);
+    }
+
+    #[test]
+    fn a_single_event_is_acted_upon_after_the_quiet_period() {
+        let start = Instant::now();
+        let mut window = Window::new(QUIET);
+        window.event(start);
+        assert_eq!(window.due(), Some(start + QUIET));
+    }
+
+    #[test]
+    fn each_event_of_a_burst_puts_the_action_off_but_not_for_ever() {
+        let start = Instant::now();
+        let mut window = Window::new(QUIET);
+        for (event_ms, due_ms) in [(0, 20), (10, 30), (29, 49), (75, 95), (90, 100), (99, 100)] {
+            window.event(start + Duration::from_millis(event_ms));
+            assert_eq!(window.due(), Some(start + Duration::from_millis(due_ms)), "after the event at {event_ms} ms");
+        }
+    }
+
+    #[test]
+    fn an_action_that_took_long_is_followed_by_four_times_as_much_rest() {
+        let start = Instant::now();
+        let mut window = Window::new(QUIET);
+        window.event(start);
+        let done = start + Duration::from_millis(50);
+        window.acted(start, done);
+        assert_eq!(window.due(), None);
+        window.event(done);
+        assert_eq!(window.due(), Some(done + Duration::from_millis(200)));
+    }
+}
