@@ -10,7 +10,7 @@
 //!         answers ──▶ facts ───────────────▶ └───────┘ ──▶ Ways ─▶ Watcher::ways, Changes
 //! ```
 //!
-//! [`State`](state) and all it is made of is pure; `netlink` holds the sockets, `watcher` the task and its clock.
+//! `State` and all it is made of is pure; `netlink` holds the sockets, `watcher` the task and its clock.
 //!
 //! # Whose MAC address, and how it stays known
 //!

@@ -28,13 +28,11 @@ pub(super) struct Path {
 /// What is held about a neighbour's MAC address.
 ///
 /// ```text
-///              fresh, stale                    failed
-///  Unknown ───────────────────▶ Known(mac) ───────────────▶ Failed
-///     │                            ▲   ▲                      │ ▲
-///     │ failed                     │   └──────────────────────┘ │
-///     └────────────────────────────┼──── fresh, stale ──────────┘
-///                                  │
-///  Refused (table full) ───────────┘   back to Unknown when the kernel does ask
+///    Refused ◀── table full ── Unknown           from every state:
+///       │                         ▲
+///       └──── the kernel asks ────┘              fresh or stale entry ──▶ Known(mac)
+///                                                failed entry ──────────▶ Failed
+///    Known(mac)                Failed            no or incomplete entry: stays
 /// ```
 ///
 /// An entry that is absent or incomplete moves nothing. It is no news about the neighbour: the kernel forgets entries
