@@ -5,4 +5,4 @@ pub mod config;
 pub mod metrics;
 pub mod model;
 pub mod neighbor;
-//pub mod store;
+pub mod store;
