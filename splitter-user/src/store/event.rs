@@ -129,7 +129,7 @@ impl fmt::Display for EventKind {
             Self::NoCanaryBackend => f.write_str("no canary backend can be used: the canary's share goes to stable"),
             Self::NetworkAdded { network, list, by } => write!(f, "{network} added to {list}, by {by}"),
             Self::NetworkRemoved { network, list, by } => write!(f, "{network} removed from {list}, by {by}"),
-            Self::RequestDropped { what, why } => write!(f, "{what}, asked by command, is void: {why}"),
+            Self::RequestDropped { what, why } => write!(f, "dropped: {what}, asked by command ({why})"),
         }
     }
 }

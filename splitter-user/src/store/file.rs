@@ -135,11 +135,16 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn write_error(directory: &Path, source: io::Error) -> StoreError {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let path = directory.to_owned();
-    match source.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => StoreError::Full { path },
-        Some(libc::EROFS | libc::EACCES | libc::EPERM) => StoreError::ReadOnly { path, source },
-        Some(_) | None => StoreError::Write { path, source },
+    // The kind alone: tempfile's errors name the path and hide the number.
+    let kind = source.kind();
+    if matches!(kind, StorageFull | QuotaExceeded) {
+        StoreError::Full { path }
+    } else if matches!(kind, ReadOnlyFilesystem | PermissionDenied) {
+        StoreError::ReadOnly { path, source }
+    } else {
+        StoreError::Write { path, source }
     }
 }
 
@@ -261,6 +266,8 @@ mod tests {
             assert_eq!(names(&place), [LOCK, STATE], "nothing half-written stays");
             assert_eq!(store.load(Timestamp::UNIX_EPOCH).expect("loaded"), Loaded::Found(Box::new(state.clone())));
 
+            // Mounted over itself, for the first mount has a file open to be written: the lock.
+            mount::<Path, Path, str, str>(Some(&place), &place, None, MsFlags::MS_BIND, None).expect("mounted again");
             let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
             mount::<str, Path, str, str>(None, &place, None, read_only, None).expect("remounted");
             let refused = store.save(&large).expect_err("read-only");
