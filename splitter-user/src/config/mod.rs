@@ -1,6 +1,6 @@
 //! The configuration file: TOML as written, then the validated model.
 //!
-//! Data flows one way: [`document`](self) reads the text into values that know their place, `sections` reads each value
+//! Data flows one way: `document` reads the text into values that know their place, `sections` reads each value
 //! by itself, `validate` puts them together, and [`rules`] says what must hold between them. Commands that change a
 //! service at run time are held to the same rules. Every problem of a file is reported, not only the first.
 

@@ -141,9 +141,18 @@ pub(super) type RawBackend = (SocketAddr, BackendWeight);
 /// One of a service's two lists of networks.
 pub(super) struct RawNetworks {
     pub(super) found: Vec<IpNet>,
-    /// Where each of them stands, here or in a file.
-    pub(super) marks: Vec<Mark>,
+    /// Where each of them stands.
+    pub(super) spots: Vec<Spot>,
     pub(super) missing: Option<Reported>,
+}
+
+/// Where a network stands. Its line is only counted when it is asked for: there may be 100,000 of them.
+#[derive(Clone)]
+pub(super) enum Spot {
+    /// At an octet of the configuration.
+    Here(usize),
+    /// In a file that it names.
+    File(Mark),
 }
 
 /// `[service.breach]` as written.
@@ -224,7 +233,7 @@ fn networks(
         NetworkList::NeverCanary => ("never_canary", "never_canary_file"),
     };
     let place = table.inner(key);
-    let mut networks = RawNetworks { found: Vec::new(), marks: Vec::new(), missing: None };
+    let mut networks = RawNetworks { found: Vec::new(), spots: Vec::new(), missing: None };
     let list = table.list(key, problems, |index, value, problems| {
         let at = value.span().start;
         values::network(value.get_ref()).map_err(|why| problems.report(at, &format!("{place} {}", index + 1), why))
@@ -232,7 +241,7 @@ fn networks(
     networks.missing = list.missing;
     for (_, network) in list.found {
         networks.found.push(network.value);
-        networks.marks.push(problems.mark(network.at));
+        networks.spots.push(Spot::Here(network.at));
     }
     match table.optional(file_key, problems, values::file_path) {
         Ok(None) => {}
@@ -269,7 +278,7 @@ fn network_file(
         match values::parse_network(written) {
             Ok(network) => {
                 networks.found.push(network);
-                networks.marks.push(mark);
+                networks.spots.push(Spot::File(mark));
             }
             Err(why) => networks.missing = Some(problems.report_at(mark, place, why)),
         }

@@ -8,7 +8,7 @@ use super::{
     error::{ConfigError, Mark},
     rules::{self, Draft, DraftBackend, Part, Violation},
     schema,
-    sections::{self, RawBreach, RawNetworks, RawService},
+    sections::{self, RawBreach, RawNetworks, RawService, Spot},
 };
 use crate::model::{Backend, Breach, Cohort, NetworkList, Service};
 
@@ -124,8 +124,11 @@ fn mark(violation: &Violation, raw: &[RawService], tables: usize, problems: &Pro
     let Some(service) = violation.service.and_then(|index| raw.get(index)) else { return problems.mark(tables) };
     let at = match violation.part {
         Part::Network { list, index } => {
-            let networks = networks(service, list);
-            return networks.marks.get(index).cloned().unwrap_or_else(|| problems.mark(service.at));
+            return match networks(service, list).spots.get(index) {
+                Some(Spot::File(mark)) => mark.clone(),
+                Some(Spot::Here(at)) => problems.mark(*at),
+                None => problems.mark(service.at),
+            };
         }
         Part::Backend { cohort, index } => {
             let list = match cohort {

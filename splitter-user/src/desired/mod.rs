@@ -10,7 +10,7 @@ mod reconcile;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{collections::HashSet, net::SocketAddr, path::Path};
 
 use jiff::Timestamp;
 
@@ -142,8 +142,9 @@ fn merge(configured: &Service, asked: Option<&ServiceState>) -> Service {
             backend.weight = by_command.weight;
         }
     }
+    let present: HashSet<SocketAddr> = service.backends.iter().map(|backend| backend.address).collect();
     for (address, added) in &overlay.added {
-        if !service.backends.iter().any(|backend| backend.address == *address) {
+        if !present.contains(address) {
             service.backends.push(Backend { address: *address, cohort: added.cohort, weight: added.weight, draining: false });
         }
     }

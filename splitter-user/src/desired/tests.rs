@@ -1,10 +1,6 @@
 //! The merge against a plain model of what each command does, and each refusal's message.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
