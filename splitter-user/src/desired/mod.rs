@@ -1,6 +1,6 @@
 //! What is asked for: the configuration, with what commands asked laid over it. Pure.
 //!
-//! [`services`] is the merge, [`reconcile`] drops from the state what a changed configuration made void, and each command
+//! [`services`] is the merge, [`reconcile()`] drops from the state what a changed configuration made void, and each command
 //! is a function from a state to a new one, or to a refusal. All are held to the configuration's own rules
 //! ([`crate::config::rules`]); what the semantics are for the user stands in `docs/configuration.md`.
 
@@ -62,7 +62,7 @@ pub enum DesiredError {
         /// The service.
         service: ServiceName,
     },
-    /// Configuration and state break rules together: the state was not [reconciled](reconcile).
+    /// Configuration and state break rules together: the state was not [reconciled](reconcile()).
     #[error("what commands asked does not fit the configuration: {}", command::sentences(violations))]
     Invalid {
         /// The rules.
@@ -73,7 +73,7 @@ pub enum DesiredError {
 /// The services as asked for, in the order of the configuration.
 ///
 /// # Errors
-/// The state wasn't made for this configuration: see [`reconcile`] and [`give_seeds`], after which this always succeeds.
+/// The state wasn't made for this configuration: see [`reconcile()`] and [`give_seeds`], after which this always succeeds.
 pub fn services(config: &Config, state: &State) -> Result<Vec<Desired>, DesiredError> {
     let merged = merged(config, state);
     let violations = rules::check_services(&merged, &config.nat, &config.tables);

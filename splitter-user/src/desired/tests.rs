@@ -203,6 +203,36 @@ fn a_configuration_that_leaves_no_stable_backend_beside_the_commands_counts_alon
 }
 
 #[test]
+fn only_the_service_that_breaks_a_rule_loses_its_drains() {
+    let other = "[[service]]\nname = \"b\"\nprotocol = \"tcp\"\naddress = \"10.0.0.11:80\"\nstable = [\"10.0.1.1:80\", \"10.0.1.2:80\"]\n";
+    let before = Config::parse(&(text("") + other), "x").expect("valid");
+    let b: ServiceName = "b".parse().expect("a name");
+    let state = drain(&before, &seeded(&before), &name(), address("10.0.1.1:80"), BY).expect("one is left");
+    let state = drain(&before, &state, &b, address("10.0.1.1:80"), BY).expect("one is left");
+    let after = Config::parse(&(text("").replace(r#", "10.0.1.2:80"]"#, "]") + other), "x").expect("valid");
+    let state = reconcile(&after, &state, Timestamp::UNIX_EPOCH);
+    let draining = |index: usize| {
+        let services = services(&after, &state).expect("valid");
+        services[index].service.backends.iter().filter(|backend| backend.draining).count()
+    };
+    assert_eq!((draining(0), draining(1)), (0, 1));
+    assert!(last(&state).starts_with("checkout: dropped: the draining of backend 10.0.1.1:80"), "{}", last(&state));
+}
+
+#[test]
+fn where_both_name_a_backend_or_a_network_the_configuration_counts() {
+    let before = config("");
+    let (backend, network) = (address("10.0.1.5:80"), "10.9.0.0/16".parse().expect("a network"));
+    let weight = BackendWeight::ONE;
+    let state = add_backend(&before, &seeded(&before), &name(), backend, Cohort::Canary, weight, BY).expect("added");
+    let state = add_network(&before, &state, &name(), NetworkList::AlwaysCanary, network, BY).expect("added");
+    let after = text("never_canary = [\"10.9.0.0/16\"]").replace(r#"canary = ["10.0.1.9:80"]"#, r#"canary = []"#);
+    let after = Config::parse(&after.replace(r#", "10.0.1.2:80"]"#, r#", "10.0.1.5:80"]"#), "x").expect("valid");
+    assert_eq!(only(&after, &state).service, after.services[0]);
+    assert_eq!(only(&after, &reconcile(&after, &state, Timestamp::UNIX_EPOCH)).service, after.services[0]);
+}
+
+#[test]
 fn a_service_that_left_the_configuration_comes_back_flipped_and_with_its_seed() {
     let config = config("");
     let none = Config::parse("[agent]\ninterfaces = [\"eth0\"]\n", "x").expect("valid");
