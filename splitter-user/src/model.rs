@@ -253,6 +253,45 @@ impl fmt::Display for Existing {
     }
 }
 
+/// The two lists of networks of a service, whose clients aren't left to their place in hash space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkList {
+    /// Clients of these networks always get the canary.
+    AlwaysCanary,
+    /// Clients of these networks never get the canary.
+    NeverCanary,
+}
+
+impl NetworkList {
+    /// Both, in the order in which they are shown.
+    pub const ALL: [Self; 2] = [Self::AlwaysCanary, Self::NeverCanary];
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::AlwaysCanary => Self::NeverCanary,
+            Self::NeverCanary => Self::AlwaysCanary,
+        }
+    }
+
+    /// The word, in output and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AlwaysCanary => "always-canary",
+            Self::NeverCanary => "never-canary",
+        }
+    }
+}
+
+impl fmt::Display for NetworkList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A backend's share inside its cohort, relative to its neighbours': 1 to 1,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
@@ -371,6 +410,25 @@ pub struct Service {
     pub breach: Option<Breach>,
     /// The secret that keys its hash; `None`: the agent makes one and keeps it.
     pub seed: Option<Seed>,
+}
+
+impl Service {
+    /// One of its two lists of networks.
+    #[must_use]
+    pub const fn networks(&self, list: NetworkList) -> &BTreeSet<IpNet> {
+        match list {
+            NetworkList::AlwaysCanary => &self.always_canary,
+            NetworkList::NeverCanary => &self.never_canary,
+        }
+    }
+
+    /// One of its two lists of networks, to be changed.
+    pub const fn networks_mut(&mut self, list: NetworkList) -> &mut BTreeSet<IpNet> {
+        match list {
+            NetworkList::AlwaysCanary => &mut self.always_canary,
+            NetworkList::NeverCanary => &mut self.never_canary,
+        }
+    }
 }
 
 /// The secret that keys a service's hash: 128 bits, written as 32 hexadecimal digits. Nodes that share it agree on every connection.
