@@ -2,7 +2,8 @@
 
 /// 128 bits in the machine's order as loaded from network order; IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2), so that one comparison
 /// and one hash serve both families. Tells nothing about the family: whoever must know, keeps it beside.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(C)]
 pub struct Address {
     /// Octets 0 to 7.
     pub high: u64,
@@ -14,6 +15,20 @@ pub struct Address {
 const MAPPED: u64 = u32::from_ne_bytes([0, 0, 0xff, 0xff]) as u64;
 
 impl Address {
+    /// From an IPv4 address as loaded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(word: u32) -> Self {
+        Self { high: 0, low: MAPPED | (word as u64) << 32 }
+    }
+
+    /// The last four octets as loaded: the whole of an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_v4_word(self) -> u32 {
+        (self.low >> 32) as u32
+    }
+
     /// From an IPv4 address's octets.
     #[inline(always)]
     #[must_use]

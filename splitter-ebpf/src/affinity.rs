@@ -116,15 +116,30 @@ pub fn free(bucket: &Bucket) -> Option<usize> {
     (0..BUCKET).find(|way| bucket.words[*way].load() == 0)
 }
 
-/// How willingly an entry gives way to a new connection.
+/// How willingly an entry gives way to a new connection: the greater, the sooner. (A number, not an `enum` with a payload: the
+/// verifier refuses to copy a payload that isn't there.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Yield {
+pub struct Yield(u32);
+
+impl Yield {
     /// Never.
-    No,
-    /// Embryonic, this many units old: under pressure, the oldest first.
-    Embryonic(u16),
+    pub const NO: Self = Self(0);
     /// Free or expired.
-    Free,
+    pub const FREE: Self = Self(u32::MAX);
+
+    /// Embryonic, this many units old: under pressure, the oldest first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn embryonic(age: u16) -> Self {
+        Self(1 + age as u32)
+    }
+
+    /// Whether the place is free, or as good as free.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        self.0 == u32::MAX
+    }
 }
 
 /// How long entries live in silence, in stamp units.
@@ -144,12 +159,12 @@ pub struct Limits {
 pub const fn yields(word: Word, limits: Limits, now: Stamp) -> Yield {
     let age = word.stamp().age(now);
     match word.state() {
-        None => Yield::Free,
-        Some(State::Embryonic) if age > limits.embryonic => Yield::Free,
-        Some(State::Embryonic) => Yield::Embryonic(age),
-        Some(State::Established) if age > limits.established => Yield::Free,
-        Some(State::Closing) if age > limits.closing => Yield::Free,
-        Some(State::Established | State::Closing) => Yield::No,
+        None => Yield::FREE,
+        Some(State::Embryonic) if age > limits.embryonic => Yield::FREE,
+        Some(State::Embryonic) => Yield::embryonic(age),
+        Some(State::Established) if age > limits.established => Yield::FREE,
+        Some(State::Closing) if age > limits.closing => Yield::FREE,
+        Some(State::Established | State::Closing) => Yield::NO,
     }
 }
 
@@ -193,14 +208,14 @@ mod tests {
         let limits = Limits { embryonic: 3, established: 100, closing: 10 };
         let at = |seconds: u64| Stamp::of(seconds << 10, 10);
         let aged = |state, age: u64| yields(Word::new(Hash(7 << 40), 1, state, at(1_000)), limits, at(1_000 + age));
-        assert_eq!(aged(State::Embryonic, 2), Yield::Embryonic(2));
-        assert_eq!(aged(State::Embryonic, 4), Yield::Free);
-        assert_eq!(aged(State::Established, 100), Yield::No);
-        assert_eq!(aged(State::Established, 101), Yield::Free);
-        assert_eq!(aged(State::Closing, 10), Yield::No);
-        assert_eq!(aged(State::Closing, 11), Yield::Free);
+        assert_eq!(aged(State::Embryonic, 2), Yield::embryonic(2));
+        assert_eq!(aged(State::Embryonic, 4), Yield::FREE);
+        assert_eq!(aged(State::Established, 100), Yield::NO);
+        assert_eq!(aged(State::Established, 101), Yield::FREE);
+        assert_eq!(aged(State::Closing, 10), Yield::NO);
+        assert_eq!(aged(State::Closing, 11), Yield::FREE);
         assert!(
-            Yield::Free > Yield::Embryonic(9) && Yield::Embryonic(9) > Yield::Embryonic(2) && Yield::Embryonic(0) > Yield::No
+            Yield::FREE > Yield::embryonic(9) && Yield::embryonic(9) > Yield::embryonic(2) && Yield::embryonic(0) > Yield::NO
         );
     }
 }

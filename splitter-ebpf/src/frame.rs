@@ -35,12 +35,72 @@ impl Frame for Octets<'_> {
 #[inline(always)]
 #[must_use]
 pub(crate) fn be16<const N: usize>(header: &[u8; N], at: usize) -> u16 {
-    u16::from_be_bytes([header[at], header[at + 1]])
+    u16::from_be(load16(header, at))
 }
 
-/// A 16-bit field as loaded.
-#[inline(always)]
-#[must_use]
-pub(crate) fn raw16<const N: usize>(header: &[u8; N], at: usize) -> u16 {
-    u16::from_ne_bytes([header[at], header[at + 1]])
+pub(crate) use fields::{load16, load32, load64, store16, store32, store64};
+
+/// Fields of headers as loaded and stored by the machine, that is, in network order.
+#[cfg(not(target_arch = "bpf"))]
+mod fields {
+    macro_rules! fields {
+        ($($integer:ident: $load:ident, $store:ident;)+) => { $(
+            #[must_use]
+            pub(crate) fn $load<const N: usize>(header: &[u8; N], at: usize) -> $integer {
+                let mut octets = [0; size_of::<$integer>()];
+                octets.copy_from_slice(&header[at..at + size_of::<$integer>()]);
+                $integer::from_ne_bytes(octets)
+            }
+
+            pub(crate) fn $store<const N: usize>(header: &mut [u8; N], at: usize, value: $integer) {
+                header[at..at + size_of::<$integer>()].copy_from_slice(&value.to_ne_bytes());
+            }
+        )+ };
+    }
+    fields! { u16: load16, store16; u32: load32, store32; u64: load64, store64; }
+}
+
+/// The same for the kernel. A header has the alignment of an octet, so LLVM would load a 32-bit field in four pieces; the kernel allows misaligned
+/// access to packets on every architecture that Splitter is built for. (Allowing it to LLVM altogether, by a target feature, makes it misalign the stack
+/// as well, which the kernel forbids.)
+#[cfg(target_arch = "bpf")]
+#[allow(unsafe_code)]
+mod fields {
+    use core::arch::asm;
+
+    macro_rules! fields {
+        ($($integer:ident $c:literal: $load:ident, $store:ident;)+) => { $(
+            #[inline(always)]
+            #[must_use]
+            pub(crate) fn $load<const N: usize>(header: &[u8; N], at: usize) -> $integer {
+                assert!(at + size_of::<$integer>() <= N);
+                let value: u64;
+                // SAFETY: the octets lie inside the array that the reference is of, as just asserted.
+                unsafe {
+                    asm!(
+                        concat!("{value} = *(", $c, " *)({address} + 0)"),
+                        value = out(reg) value,
+                        address = in(reg) header.as_ptr().add(at),
+                        options(pure, readonly, nostack)
+                    );
+                }
+                value as $integer
+            }
+
+            #[inline(always)]
+            pub(crate) fn $store<const N: usize>(header: &mut [u8; N], at: usize, value: $integer) {
+                assert!(at + size_of::<$integer>() <= N);
+                // SAFETY: the octets lie inside the array that the reference is of, as just asserted, and nobody else has one.
+                unsafe {
+                    asm!(
+                        concat!("*(", $c, " *)({address} + 0) = {value}"),
+                        value = in(reg) value as u64,
+                        address = in(reg) header.as_mut_ptr().add(at),
+                        options(nostack)
+                    );
+                }
+            }
+        )+ };
+    }
+    fields! { u16 "u16": load16, store16; u32 "u32": load32, store32; u64 "u64": load64, store64; }
 }

@@ -12,7 +12,7 @@ use network_types::{
 
 use crate::{
     address::Address,
-    frame::{Frame, be16, raw16},
+    frame::{Frame, be16, load16, load32, load64},
     reason::Skip,
 };
 
@@ -114,7 +114,7 @@ pub struct Packet {
 #[inline(always)]
 pub fn decode(frame: &impl Frame) -> Result<Packet, Skip> {
     let ethernet: &[u8; ETHERNET] = frame.get(0).ok_or(Skip::TruncatedEthernet)?;
-    let mut ethertype = raw16(ethernet, 12);
+    let mut ethertype = load16(ethernet, 12);
     let mut network = ETHERNET;
     let mut tags = 0;
     if is_tag(ethertype) {
@@ -136,12 +136,12 @@ const fn is_tag(ethertype: u16) -> bool {
 #[inline(always)]
 fn untag(frame: &impl Frame) -> Result<(u16, usize, u32), Skip> {
     let first: &[u8; TAG] = frame.get(ETHERNET).ok_or(Skip::TruncatedVlan)?;
-    let ethertype = raw16(first, 2);
+    let ethertype = load16(first, 2);
     if !is_tag(ethertype) {
         return Ok((ethertype, ETHERNET + TAG, 1));
     }
     let second: &[u8; TAG] = frame.get(ETHERNET + TAG).ok_or(Skip::TruncatedVlan)?;
-    let ethertype = raw16(second, 2);
+    let ethertype = load16(second, 2);
     if is_tag(ethertype) {
         return Err(Skip::TooManyVlanTags);
     }
@@ -167,9 +167,9 @@ fn ipv4(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
         return Err(Skip::BadFragment);
     }
     let packet = Packet {
-        source: Address::v4([ip[12], ip[13], ip[14], ip[15]]),
-        destination: Address::v4([ip[16], ip[17], ip[18], ip[19]]),
-        identification: u32::from(raw16(ip, 4)),
+        source: Address::v4_word(load32(ip, 12)),
+        destination: Address::v4_word(load32(ip, 16)),
+        identification: u32::from(load16(ip, 4)),
         length: length as u32,
         network: network as u32,
         transport: (network + header) as u32,
@@ -196,8 +196,8 @@ fn ipv6(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
         return Err(Skip::BadIpv6Header);
     }
     let mut packet = Packet {
-        source: Address::v6(&octets16(ip, 8)),
-        destination: Address::v6(&octets16(ip, 24)),
+        source: Address { high: load64(ip, 8), low: load64(ip, 16) },
+        destination: Address { high: load64(ip, 24), low: load64(ip, 32) },
         identification: 0,
         length: (IPV6 + payload) as u32,
         network: network as u32,
@@ -248,7 +248,7 @@ fn extensions(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             fragmented = true;
             let word = be16(header, 2);
             let offset = usize::from(word & 0xfff8);
-            packet.identification = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+            packet.identification = load32(header, 4);
             if offset != 0 {
                 if offset + (end - at - 8) > 65_535 {
                     return Err(Skip::BadFragment);
@@ -307,8 +307,8 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             if header < TCP || header > room {
                 return Err(Skip::BadTcpHeader);
             }
-            packet.source_port = raw16(tcp, 0);
-            packet.destination_port = raw16(tcp, 2);
+            packet.source_port = load16(tcp, 0);
+            packet.destination_port = load16(tcp, 2);
             packet.flags = tcp[13];
         }
         protocol::UDP => {
@@ -320,8 +320,8 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             if length < UDP || length > room && matches!(packet.fragment, Fragment::Whole) {
                 return Err(Skip::BadUdpHeader);
             }
-            packet.source_port = raw16(udp, 0);
-            packet.destination_port = raw16(udp, 2);
+            packet.source_port = load16(udp, 0);
+            packet.destination_port = load16(udp, 2);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             if !matches!(packet.fragment, Fragment::Whole) {
@@ -336,11 +336,4 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
         _ => return Err(Skip::NotTcpUdp),
     }
     Ok(packet)
-}
-
-#[inline(always)]
-fn octets16<const N: usize>(header: &[u8; N], at: usize) -> [u8; 16] {
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&header[at..at + 16]);
-    octets
 }

@@ -3,7 +3,7 @@
 use crate::{
     address::Address,
     checksum::Delta,
-    frame::{Frame, be16, raw16},
+    frame::{Frame, be16, load16, load32, load64, store16, store32, store64},
     header::{Family, ICMP, IPV4, IPV6, Packet, protocol},
     reason::Skip,
     rewrite::{End, OutOfFrame, network, udp_checksum},
@@ -77,8 +77,8 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
             if be16(ip, 6) & 0x1fff != 0 {
                 return Err(Skip::IcmpUnrelated);
             }
-            let source = Address::v4([ip[12], ip[13], ip[14], ip[15]]);
-            let destination = Address::v4([ip[16], ip[17], ip[18], ip[19]]);
+            let source = Address::v4_word(load32(ip, 12));
+            let destination = Address::v4_word(load32(ip, 16));
             (source, destination, ip[9], at + header)
         }
         Family::V6 => {
@@ -101,11 +101,9 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
                 next = fragment[0];
                 transport += 8;
             }
-            let mut octets = [0; 16];
-            octets.copy_from_slice(&ip[8..24]);
-            let source = Address::v6(&octets);
-            octets.copy_from_slice(&ip[24..40]);
-            (source, Address::v6(&octets), next, transport)
+            let source = Address { high: load64(ip, 8), low: load64(ip, 16) };
+            let destination = Address { high: load64(ip, 24), low: load64(ip, 32) };
+            (source, destination, next, transport)
         }
     };
     if protocol != protocol::TCP && protocol != protocol::UDP {
@@ -116,8 +114,8 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
     }
     let ports: &[u8; 4] = frame.get(transport).ok_or(cut)?;
     Ok(Quote {
-        source: End { address: source, port: raw16(ports, 0) },
-        destination: End { address: destination, port: raw16(ports, 2) },
+        source: End { address: source, port: load16(ports, 0) },
+        destination: End { address: destination, port: load16(ports, 2) },
         network: at as u32,
         transport: transport as u32,
         room: (end - transport) as u32,
@@ -159,17 +157,19 @@ pub fn translate(frame: &mut impl Frame, packet: &Packet, quote: &Quote, to: &Tr
     match packet.family {
         Family::V4 => {
             let ip: &mut [u8; 20] = frame.get_mut(at).ok_or(OutOfFrame)?;
-            let old = raw16(ip, 10);
+            let old = load16(ip, 10);
             let new = addresses.update(old);
-            ip[10..12].copy_from_slice(&new.to_ne_bytes());
-            ip[12..16].copy_from_slice(&to.quoted_source.address.v4_octets());
-            ip[16..20].copy_from_slice(&to.quoted_destination.address.v4_octets());
+            store16(ip, 10, new);
+            store32(ip, 12, to.quoted_source.address.to_v4_word());
+            store32(ip, 16, to.quoted_destination.address.to_v4_word());
             message = message.word(old, new);
         }
         Family::V6 => {
             let ip: &mut [u8; 40] = frame.get_mut(at).ok_or(OutOfFrame)?;
-            ip[8..24].copy_from_slice(&to.quoted_source.address.octets());
-            ip[24..40].copy_from_slice(&to.quoted_destination.address.octets());
+            store64(ip, 8, to.quoted_source.address.high);
+            store64(ip, 16, to.quoted_source.address.low);
+            store64(ip, 24, to.quoted_destination.address.high);
+            store64(ip, 32, to.quoted_destination.address.low);
             // ICMPv6 sums a pseudo header too (RFC 4443, 2.3), and so covers the outer addresses.
             message = message.and(outer);
         }
@@ -177,8 +177,8 @@ pub fn translate(frame: &mut impl Frame, packet: &Packet, quote: &Quote, to: &Tr
 
     let at = quote.transport as usize;
     let head: &mut [u8; 4] = frame.get_mut(at).ok_or(OutOfFrame)?;
-    head[0..2].copy_from_slice(&to.quoted_source.port.to_ne_bytes());
-    head[2..4].copy_from_slice(&to.quoted_destination.port.to_ne_bytes());
+    store16(head, 0, to.quoted_source.port);
+    store16(head, 2, to.quoted_destination.port);
     let (checksum_at, is_udp) = if quote.protocol == protocol::UDP { (6, true) } else { (16, false) };
     if quote.room >= checksum_at + 2 {
         let field: &mut [u8; 2] = frame.get_mut(at + checksum_at as usize).ok_or(OutOfFrame)?;

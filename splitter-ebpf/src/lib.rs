@@ -6,7 +6,7 @@
 //! | [`frame`] | how a frame is read and written, by the kernel's pointers or by a slice |
 //! | [`header`] | what a frame says: addresses, ports, flags, fragment, where things begin |
 //! | [`address`], [`hash`] | a client's place in hash space |
-//! | [`cohort`], [`maglev`] | which cohort, which backend in it |
+//! | [`decision`]: [`cohort`], [`maglev`] | which cohort, which backend in it, and why |
 //! | [`affinity`] | the connections that are known |
 //! | [`tcp`], [`stamp`] | what state they are in, and since when |
 //! | [`checksum`], [`rewrite`], [`icmp`], [`refusal`] | what is written |
@@ -15,6 +15,7 @@
 //! The program itself (`main.rs`, `program/`) is the only code that knows maps, contexts and helpers.
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![deny(unsafe_code)]
 
 pub mod abi;
@@ -22,6 +23,7 @@ pub mod address;
 pub mod affinity;
 pub mod checksum;
 pub mod cohort;
+pub mod decision;
 pub mod frame;
 pub mod hash;
 pub mod header;

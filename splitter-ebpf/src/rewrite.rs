@@ -3,7 +3,7 @@
 use crate::{
     address::Address,
     checksum::Delta,
-    frame::{Frame, raw16},
+    frame::{Frame, load16, store16, store32, store64},
     header::{ETHERNET, Family, Fragment, Packet, protocol},
 };
 
@@ -48,8 +48,9 @@ impl Deltas {
 #[inline(always)]
 pub fn macs(frame: &mut impl Frame, destination: [u8; 6], source: [u8; 6]) -> Result<(), OutOfFrame> {
     let ethernet: &mut [u8; 12] = frame.get_mut(0).ok_or(OutOfFrame)?;
-    ethernet[..6].copy_from_slice(&destination);
-    ethernet[6..].copy_from_slice(&source);
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
+    store64(ethernet, 0, u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    store32(ethernet, 8, u32::from_ne_bytes([i, j, k, l]));
     Ok(())
 }
 
@@ -83,16 +84,18 @@ pub fn network(
         Family::V4 => {
             let ip: &mut [u8; 20] = frame.get_mut(at).ok_or(OutOfFrame)?;
             ip[8] = packet.ttl.wrapping_sub(1);
-            let checksum = delta.and(Delta::TTL).update(raw16(ip, 10));
-            ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
-            ip[12..16].copy_from_slice(&source.v4_octets());
-            ip[16..20].copy_from_slice(&destination.v4_octets());
+            let checksum = delta.and(Delta::TTL).update(load16(ip, 10));
+            store16(ip, 10, checksum);
+            store32(ip, 12, source.to_v4_word());
+            store32(ip, 16, destination.to_v4_word());
         }
         Family::V6 => {
             let ip: &mut [u8; 40] = frame.get_mut(at).ok_or(OutOfFrame)?;
             ip[7] = packet.ttl.wrapping_sub(1);
-            ip[8..24].copy_from_slice(&source.octets());
-            ip[24..40].copy_from_slice(&destination.octets());
+            store64(ip, 8, source.high);
+            store64(ip, 16, source.low);
+            store64(ip, 24, destination.high);
+            store64(ip, 32, destination.low);
         }
     }
     Ok(())
@@ -113,16 +116,16 @@ fn transport(
 ) -> Result<(), OutOfFrame> {
     if protocol == protocol::TCP {
         let tcp: &mut [u8; 18] = frame.get_mut(at).ok_or(OutOfFrame)?;
-        tcp[0..2].copy_from_slice(&source_port.to_ne_bytes());
-        tcp[2..4].copy_from_slice(&destination_port.to_ne_bytes());
-        let checksum = delta.update(raw16(tcp, 16));
-        tcp[16..18].copy_from_slice(&checksum.to_ne_bytes());
+        store16(tcp, 0, source_port);
+        store16(tcp, 2, destination_port);
+        let checksum = delta.update(load16(tcp, 16));
+        store16(tcp, 16, checksum);
     } else {
         let udp: &mut [u8; 8] = frame.get_mut(at).ok_or(OutOfFrame)?;
-        udp[0..2].copy_from_slice(&source_port.to_ne_bytes());
-        udp[2..4].copy_from_slice(&destination_port.to_ne_bytes());
-        let checksum = udp_checksum(raw16(udp, 6), delta);
-        udp[6..8].copy_from_slice(&checksum.to_ne_bytes());
+        store16(udp, 0, source_port);
+        store16(udp, 2, destination_port);
+        let checksum = udp_checksum(load16(udp, 6), delta);
+        store16(udp, 6, checksum);
     }
     Ok(())
 }

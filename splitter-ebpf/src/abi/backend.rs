@@ -1,6 +1,7 @@
 //! Backends, and the way to each.
 
 use super::{SharedWord, assert_layout};
+use crate::address::Address;
 
 /// How frames reach a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,7 +23,7 @@ pub struct Way {
 #[repr(C)]
 pub struct Backend {
     /// Its address; IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+    pub address: Address,
     /// Which of them is in force says `selected`.
     pub ways: [Way; 2],
     /// Bit 0: the way in force; bits 16 to 27: the VLAN ID that it needs, 0: none.

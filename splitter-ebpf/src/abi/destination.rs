@@ -16,7 +16,7 @@ pub const KIND_NAT: u8 = 2;
 #[repr(C)]
 pub struct Destination {
     /// IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+    pub address: Address,
     /// In network order.
     pub port: [u8; 2],
     /// 6 or 17; 0 for a NAT address.

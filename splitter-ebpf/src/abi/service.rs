@@ -1,6 +1,7 @@
 //! Services, and the one word that steers each.
 
 use super::{SharedWord, assert_layout};
+use crate::address::Address;
 
 /// Bits of [`Service::flags`].
 pub mod flags {
@@ -146,7 +147,7 @@ pub struct Service {
     /// Zero.
     pub _pad0: u8,
     /// The address that clients connect to; IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+    pub address: Address,
     /// Timeouts in stamp units (see [`crate::stamp`]): embryonic.
     pub connect: u16,
     /// Established TCP.

@@ -1,6 +1,7 @@
 //! What holds for the whole data plane.
 
 use super::{SharedWord, assert_layout};
+use crate::address::Address;
 
 /// Which data plane this is; one element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,8 +55,8 @@ impl Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Nat {
-    /// IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+    /// In network order; IPv4 as `::ffff:a.b.c.d`.
+    pub address: Address,
     /// The slot of its first TCP port; those of UDP follow behind `nat_count` slots.
     pub first_slot: u32,
     /// Zero.

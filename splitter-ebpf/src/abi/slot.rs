@@ -1,6 +1,7 @@
 //! Connections.
 
 use super::{BUCKET, MAGLEV_LINE, SharedWord, assert_layout};
+use crate::address::Address;
 
 /// A bucket of an affinity table: a cache line of words, see [`crate::affinity`].
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ pub struct Slot {
     /// Its backend's number.
     pub backend: u16,
     /// IPv4 as `::ffff:a.b.c.d`.
-    pub client: [u8; 16],
+    pub client: Address,
     /// Its service's number.
     pub service: u16,
     /// Its NAT address's number.

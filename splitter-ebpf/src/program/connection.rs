@@ -59,7 +59,7 @@ fn unpack(first: u32, second: u32, packed: u32, _service: &Service) -> Option<(u
 #[inline(never)]
 fn yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
     let now = maps::now(settings);
-    let (mut best, mut chosen) = (Yield::No, 0);
+    let (mut best, mut chosen) = (Yield::NO, 0);
     let mut number = 0;
     while number < 2 * BUCKET as u32 {
         let index = if number < BUCKET as u32 { first } else { second };
@@ -75,7 +75,7 @@ fn yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
         && let Some(word) =
             maps::affinity(if chosen <= 8 { first } else { second }).and_then(|bucket| word_at(bucket, chosen - 1))
     {
-        if matches!(word.state(), Some(affinity::State::Embryonic)) && matches!(best, Yield::Free) {
+        if matches!(word.state(), Some(affinity::State::Embryonic)) && best.is_free() {
             count_timeout(settings, word.value());
         }
     }
@@ -101,8 +101,8 @@ fn word_at(bucket: &Bucket, number: u32) -> Option<Word> {
 /// By the limits of the service that the entry belongs to, whoever asks.
 #[inline(always)]
 fn word_yields(word: Word, now: Stamp) -> Yield {
-    let Some(backend) = maps::backend(word.value()) else { return Yield::Free };
-    let Some(service) = maps::service(u32::from(backend.service)) else { return Yield::Free };
+    let Some(backend) = maps::backend(word.value()) else { return Yield::FREE };
+    let Some(service) = maps::service(u32::from(backend.service)) else { return Yield::FREE };
     affinity::yields(word, limits(service), now)
 }
 
@@ -110,12 +110,12 @@ fn word_yields(word: Word, now: Stamp) -> Yield {
 #[inline(never)]
 fn nat_yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
     let now = maps::now(settings);
-    let (mut best, mut chosen, mut chosen_slot) = (Yield::No, 0, 0);
+    let (mut best, mut chosen, mut chosen_slot) = (Yield::NO, 0, 0);
     let mut number = 0;
     while number < 2 * BUCKET as u32 {
         let index = if number < BUCKET as u32 { first } else { second };
         if let Some(word) = maps::nat_affinity(index).and_then(|bucket| word_at(bucket, number)) {
-            let willing = maps::slot(word.value()).map_or(Yield::Free, |slot| slot_yields(slot, now));
+            let willing = maps::slot(word.value()).map_or(Yield::FREE, |slot| slot_yields(slot, now));
             if willing > best {
                 (best, chosen, chosen_slot) = (willing, number + 1, word.value());
             }
@@ -125,7 +125,7 @@ fn nat_yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
     if chosen != 0
         && let Some(slot) = maps::slot(chosen_slot)
     {
-        release(settings, slot, matches!(best, Yield::Free));
+        release(settings, slot, best.is_free());
     }
     chosen
 }
@@ -134,8 +134,8 @@ fn nat_yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
 #[inline(always)]
 pub fn slot_yields(slot: &Slot, now: Stamp) -> Yield {
     let word = SlotWord(slot.word.load());
-    let Some(state) = word.state() else { return Yield::Free };
-    let Some(service) = maps::service(u32::from(slot.service)) else { return Yield::Free };
+    let Some(state) = word.state() else { return Yield::FREE };
+    let Some(service) = maps::service(u32::from(slot.service)) else { return Yield::FREE };
     let state = match state {
         tcp::State::Embryonic | tcp::State::Answered => affinity::State::Embryonic,
         tcp::State::Established => affinity::State::Established,

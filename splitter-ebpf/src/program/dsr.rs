@@ -42,7 +42,7 @@ pub fn forward<const FRAGS: bool>(
     let now = maps::now(settings);
     let state = known.word.state().unwrap_or(State::Closing);
     let limits = connection::limits(service);
-    let expired = matches!(affinity::yields(known.word, limits, now), affinity::Yield::Free);
+    let expired = affinity::yields(known.word, limits, now).is_free();
     let reopened = if udp { expired } else { tcp::opens(packet.flags) && (expired || matches!(state, State::Closing)) };
     let flipped = known.backend.cohort != 0 && service.control().resets_canary();
     if reopened || flipped && udp {

@@ -1,9 +1,10 @@
 //! What both modes share: choosing a backend, and the way out.
 
 use splitter_ebpf::{
-    abi::{Backend, Service, Settings, Way, flags},
-    cohort::{self, Cohort, Rule},
-    hash::{self, Hash},
+    abi::{Backend, Service, Settings, Way},
+    cohort::Rule,
+    decision::{self, Subject},
+    hash::Hash,
     header::Packet,
     reason::{Drop, Refuse, Skip},
     rewrite::{self, OutOfFrame},
@@ -27,23 +28,13 @@ pub fn choose(
     service: &Service,
     flow: Hash,
 ) -> Result<(u32, &'static Backend, Rule), Refuse> {
-    let control = service.control();
-    let place =
-        if service.has(flags::CLIENT_AFFINITY) { hash::client(service.seed, packet.source, hash::ANY_PORT) } else { flow };
-    let network = if control.has_networks() { maps::network(number, packet.source.high, packet.source.low) } else { 0 };
-    // Written out, not indexed, so that the verifier has no variable offset to follow.
-    let tables = if control.generation() == 0 { service.tables[0] } else { service.tables[1] };
-    let rule = cohort::choose(control, network, place.place(), tables[1].size != 0);
-    if matches!(rule, Rule::Fallback) {
+    let decision = decision::decide(&maps::Maps, &Subject::of(number, service), packet.source, flow);
+    if matches!(decision.rule, Rule::Fallback) {
         count::fallback(settings, number);
     }
-    let table = match rule.cohort() {
-        Cohort::Stable => tables[0],
-        Cohort::Canary => tables[1],
-    };
-    let backend = maps::maglev(table, place.slot()).ok_or(Refuse::NoBackend)?;
+    let (_, backend) = decision.backend.ok_or(Refuse::NoBackend)?;
     let record = maps::backend(backend).ok_or(Refuse::NoBackend)?;
-    Ok((backend, record, rule))
+    Ok((backend, record, decision.rule))
 }
 
 /// The way out to a backend, once it's clear that the frame can take it.

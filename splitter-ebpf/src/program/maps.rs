@@ -16,6 +16,7 @@ use splitter_ebpf::{
         Settings, Slot, TraceFilter,
     },
     address::Address,
+    decision::Lookup,
     header::{Family, Packet},
     maglev,
     stamp::Stamp,
@@ -123,7 +124,7 @@ pub fn destination(settings: &Settings, address: Address, port: u16, protocol: u
     let first_of_generation = (word & 1) as u32 * DESTINATION_COUNT;
     let (first, second) = abi::destination_indexes(word >> 1, address, port, protocol);
     let is_wanted = |entry: &abi::Destination| {
-        Address::v6(&entry.address) == address
+        entry.address == address
             && u16::from_ne_bytes(entry.port) == port
             && entry.protocol == protocol
             && entry.family == family as u8
@@ -177,17 +178,25 @@ pub fn nat(number: u32) -> Option<&'static Nat> {
     NATS.get(number)
 }
 
-/// The backend's number that a table has for a hash.
-#[inline(always)]
-pub fn maglev(table: abi::Table, slot: u32) -> Option<u32> {
-    let entry = maglev::entry(table, slot)?;
-    let line = MAGLEV.get(entry.line)?;
-    line.backends.get(entry.column as usize).map(|number| u32::from(*number))
+/// What a decision looks things up in.
+pub struct Maps;
+
+impl Lookup for Maps {
+    #[inline(always)]
+    fn network(&self, service: u32, client: Address) -> u8 {
+        network(service, client.high, client.low)
+    }
+
+    #[inline(always)]
+    fn maglev(&self, entry: maglev::Entry) -> Option<u32> {
+        let line = MAGLEV.get(entry.line)?;
+        line.backends.get(entry.column as usize).map(|number| u32::from(*number))
+    }
 }
 
-/// What the prefix table says of a client: a value of [`abi::verdict`], 0: nothing.
+/// Asks the prefix table. A function of its own, so that services without networks don't carry its stack.
 #[inline(never)]
-pub fn network(service: u32, high: u64, low: u64) -> u8 {
+fn network(service: u32, high: u64, low: u64) -> u8 {
     let key = NetworkKey { service, address: Address { high, low }.octets() };
     NETWORKS.get(Key::new(160, key)).copied().unwrap_or(0)
 }
@@ -275,9 +284,15 @@ pub fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// The present moment. Inlined to a load.
+/// The present moment.
 #[inline(always)]
 pub fn now(settings: &Settings) -> Stamp {
+    Stamp::of(jiffies(), settings.stamp_shift)
+}
+
+/// The kernel's ticks. Inlined to a load.
+#[inline(always)]
+pub fn jiffies() -> u64 {
     // SAFETY: a helper call without arguments.
-    Stamp::of(unsafe { bpf_jiffies64() }, settings.stamp_shift)
+    unsafe { bpf_jiffies64() }
 }

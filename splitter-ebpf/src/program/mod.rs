@@ -76,6 +76,12 @@ pub fn splitter_pass(_context: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// Tells the agent the data plane's time: the low half of jiffies.
+#[xdp]
+pub fn splitter_clock(_context: XdpContext) -> u32 {
+    maps::jiffies() as u32
+}
+
 /// The one place where outcomes become XDP actions.
 #[inline(always)]
 fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {

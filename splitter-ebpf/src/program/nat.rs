@@ -2,7 +2,6 @@
 
 use splitter_ebpf::{
     abi::{Backend, Nat, Service, Settings, Slot, flags},
-    address::Address,
     affinity::{self, State, Word, Yield},
     checksum::Delta,
     frame::Frame,
@@ -53,13 +52,13 @@ impl Connection {
     /// The client.
     #[inline(always)]
     pub fn client(&self) -> End {
-        End { address: Address::v6(&self.slot.client), port: u16::from_ne_bytes(self.slot.client_port) }
+        End { address: self.slot.client, port: u16::from_ne_bytes(self.slot.client_port) }
     }
 
     /// What the client connected to.
     #[inline(always)]
     pub fn service_end(&self) -> End {
-        End { address: Address::v6(&self.service.address), port: u16::from_ne_bytes(self.service.port) }
+        End { address: self.service.address, port: u16::from_ne_bytes(self.service.port) }
     }
 
     /// Where the backend sees the connection come from.
@@ -68,13 +67,13 @@ impl Connection {
         let udp = if self.service.has(flags::UDP) { u32::from(settings.nat_count) } else { 0 };
         let offset = self.index.wrapping_sub(self.nat.first_slot).wrapping_sub(udp);
         let port = (u32::from(settings.nat_low) + offset) as u16;
-        End { address: Address::v6(&self.nat.address), port: port.to_be() }
+        End { address: self.nat.address, port: port.to_be() }
     }
 
     /// The backend.
     #[inline(always)]
     pub fn backend_end(&self) -> End {
-        End { address: Address::v6(&self.backend.address), port: u16::from_ne_bytes(self.backend.port) }
+        End { address: self.backend.address, port: u16::from_ne_bytes(self.backend.port) }
     }
 
     /// What the way there does to checksums.
@@ -133,7 +132,7 @@ pub fn forward<const FRAGS: bool>(
     let word = SlotWord(connection.slot.word.load());
     // Only what may open a connection asks whether the old one is over.
     if udp || tcp::opens(packet.flags) {
-        let expired = matches!(connection::slot_yields(connection.slot, maps::now(settings)), Yield::Free);
+        let expired = connection::slot_yields(connection.slot, maps::now(settings)).is_free();
         if expired || !udp && matches!(word.state(), Some(tcp::State::Closing)) || udp && connection.is_reset() {
             return open(frame, settings, packet, number, service, flow, Some(place));
         }
@@ -182,8 +181,8 @@ fn open<const FRAGS: bool>(
     let tags = rewrite::tags(frame, packet.tags);
     let udp_offset = if udp { u32::from(settings.nat_count) } else { 0 };
     let port = (u32::from(settings.nat_low) + index.wrapping_sub(nat.first_slot).wrapping_sub(udp_offset)) as u16;
-    let source = End { address: Address::v6(&nat.address), port: port.to_be() };
-    let destination = End { address: Address::v6(&record.address), port: u16::from_ne_bytes(record.port) };
+    let source = End { address: nat.address, port: port.to_be() };
+    let destination = End { address: record.address, port: u16::from_ne_bytes(record.port) };
     let before = (
         End { address: packet.source, port: packet.source_port },
         End { address: packet.destination, port: packet.destination_port },
@@ -193,7 +192,7 @@ fn open<const FRAGS: bool>(
     // range, so no other CPU takes it; its word, which says that it is in use, is stored last.
     unsafe {
         (*slot).interface = frame.interface();
-        (*slot).client = packet.source.octets();
+        (*slot).client = packet.source;
         (*slot).client_port = packet.source_port.to_ne_bytes();
         (*slot).backend = backend as u16;
         (*slot).service = number as u16;
@@ -231,7 +230,7 @@ fn take_slot_at(settings: &'static Settings, nat_number: u32, udp: u32) -> u32 {
     let first = nat.first_slot + if udp != 0 { u32::from(settings.nat_count) } else { 0 } + cpu * share;
     let mut offset = if udp != 0 { cursor.udp } else { cursor.tcp };
     let now = maps::now(settings);
-    let (mut best, mut chosen) = (Yield::No, NONE);
+    let (mut best, mut chosen) = (Yield::NO, NONE);
     let mut probe = 0;
     while probe < PROBES {
         if offset >= share {
@@ -243,7 +242,7 @@ fn take_slot_at(settings: &'static Settings, nat_number: u32, udp: u32) -> u32 {
             (best, chosen) = (willing, first + offset);
         }
         offset += 1;
-        if matches!(willing, Yield::Free) {
+        if willing.is_free() {
             break;
         }
         probe += 1;
@@ -256,7 +255,7 @@ fn take_slot_at(settings: &'static Settings, nat_number: u32, udp: u32) -> u32 {
     if chosen != NONE
         && let Some(slot) = maps::slot(chosen)
     {
-        connection::release(settings, slot, matches!(best, Yield::Free));
+        connection::release(settings, slot, best.is_free());
     }
     chosen
 }
@@ -287,7 +286,7 @@ fn find(settings: &Settings, packet: &Packet, service: u32, flow: Hash) -> Optio
         }
     };
     let slot = maps::slot(word.value())?;
-    let same = Address::v6(&slot.client) == packet.source
+    let same = slot.client == packet.source
         && u16::from_ne_bytes(slot.client_port) == packet.source_port
         && u32::from(slot.service) == service;
     if same { Connection::of(word.value(), slot).map(|connection| (connection, (bucket, way))) } else { None }
