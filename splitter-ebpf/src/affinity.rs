@@ -134,6 +134,20 @@ impl Yield {
         Self(1 + age as u32)
     }
 
+    /// As a number, and from one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rank(self) -> u32 {
+        self.0
+    }
+
+    /// From [`Self::rank`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_rank(rank: u32) -> Self {
+        Self(rank)
+    }
+
     /// Whether the place is free, or as good as free.
     #[inline(always)]
     #[must_use]

@@ -11,7 +11,18 @@ pub trait Frame {
 
     /// Whether the frame has at least this many octets, those included that don't lie in the first piece.
     fn holds(&self, octets: usize) -> bool;
+
+    /// The same value. `mask` covers every bit that it can have; the kernel's implementation makes the verifier forget the rest that it knows.
+    #[must_use]
+    fn forget(&self, value: u32, mask: u32) -> u32 {
+        debug_assert!(value & !mask == 0);
+        value
+    }
 }
+
+/// Bits of an offset into a frame: headers lie within its first 16 KiB, for two tags, an IPv6 header with six extension headers of 2,048 octets
+/// each, a transport header and an ICMP quote are less.
+pub const OFFSET: u32 = 0x3fff;
 
 /// A frame in memory.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use network_types::{
 
 use crate::{
     address::Address,
-    frame::{Frame, be16, load16, load32, load64},
+    frame::{Frame, OFFSET, be16, load16, load32, load64},
     reason::Skip,
 };
 
@@ -76,6 +76,7 @@ pub enum Fragment {
 
 /// What a frame says. Offsets count from the frame's first octet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Packet {
     /// The client's, or a backend's.
     pub source: Address,
@@ -119,6 +120,8 @@ pub fn decode(frame: &impl Frame) -> Result<Packet, Skip> {
     let mut tags = 0;
     if is_tag(ethertype) {
         (ethertype, network, tags) = untag(frame)?;
+        network = frame.forget(network as u32, 0x1f) as usize;
+        tags = frame.forget(tags, 3);
     }
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, network, tags),
@@ -212,7 +215,11 @@ fn ipv6(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
         fragment: Fragment::Whole,
     };
     if ip[6] != protocol::TCP && ip[6] != protocol::UDP {
-        packet = extensions(frame, packet)?;
+        let chain = extensions(frame, &packet)?;
+        packet.transport = chain.transport;
+        packet.protocol = chain.protocol;
+        packet.identification = chain.identification;
+        packet.fragment = chain.fragment;
         if packet.protocol == protocol::ICMP {
             return Err(Skip::NotTcpUdp);
         }
@@ -225,12 +232,22 @@ const ROUTING: u8 = IpProto::Ipv6Route as u8;
 const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
 const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
 
+/// Where a chain of extension headers ends.
+struct Chain {
+    transport: u32,
+    identification: u32,
+    protocol: u8,
+    fragment: Fragment,
+}
+
 /// Follows the chain of extension headers (RFC 8200, 4).
 #[inline(always)]
-fn extensions(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
+fn extensions(frame: &impl Frame, packet: &Packet) -> Result<Chain, Skip> {
     let end = (packet.network + packet.length) as usize;
     let mut at = packet.transport as usize;
     let mut next = packet.protocol;
+    let mut identification = 0;
+    let mut fragment = Fragment::Whole;
     let mut fragmented = false;
     for _ in 0..EXTENSIONS {
         if !is_extension(next) {
@@ -248,18 +265,16 @@ fn extensions(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             fragmented = true;
             let word = be16(header, 2);
             let offset = usize::from(word & 0xfff8);
-            packet.identification = load32(header, 4);
+            identification = load32(header, 4);
             if offset != 0 {
                 if offset + (end - at - 8) > 65_535 {
                     return Err(Skip::BadFragment);
                 }
-                packet.protocol = header[0];
-                packet.transport = (at + 8) as u32;
-                packet.fragment = Fragment::Later;
-                return Ok(packet);
+                let transport = frame.forget((at + 8) as u32, OFFSET);
+                return Ok(Chain { transport, identification, protocol: header[0], fragment: Fragment::Later });
             }
             if word & 1 != 0 {
-                packet.fragment = Fragment::First;
+                fragment = Fragment::First;
             }
         } else {
             length = (usize::from(header[1]) + 1) * 8;
@@ -271,14 +286,12 @@ fn extensions(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             }
         }
         next = header[0];
-        at += length;
+        at = frame.forget((at + length) as u32, OFFSET) as usize;
     }
     if is_extension(next) {
         return Err(Skip::TooManyExtensions);
     }
-    packet.protocol = next;
-    packet.transport = at as u32;
-    Ok(packet)
+    Ok(Chain { transport: at as u32, identification, protocol: next, fragment })
 }
 
 #[inline(always)]

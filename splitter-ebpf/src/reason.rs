@@ -3,6 +3,9 @@
 /// Counters in [`crate::abi::ReasonCounters`]; more than there are reasons, so that one can be added without a new layout.
 pub const REASONS: usize = 32;
 
+/// Counters of refusals in [`crate::abi::ServiceCounters`].
+pub const REFUSALS: usize = 8;
+
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident from $first:literal { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
         $(#[$doc])*
@@ -138,7 +141,7 @@ pub fn label(counter: usize) -> Option<&'static str> {
 const _: () = {
     assert!(Skip::ALL.len() == 27);
     assert!(Skip::ALL.len() + Drop::ALL.len() <= REASONS);
-    assert!(Refuse::ALL.len() <= 6);
+    assert!(Refuse::ALL.len() <= REFUSALS);
 };
 
 #[cfg(test)]

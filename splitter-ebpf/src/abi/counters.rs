@@ -1,7 +1,7 @@
 //! Counters: one set per CPU, side by side in one map, summed by the agent. An element is written by one CPU alone.
 
 use super::assert_layout;
-use crate::reason::REASONS;
+use crate::reason::{REASONS, REFUSALS};
 
 /// Per backend; element `cpu · backends + backend`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,8 +41,10 @@ pub struct ServiceCounters {
     pub canary_fallback: u64,
     /// Connections that found no room in the affinity table and went by hash alone (`dsr`).
     pub untracked: u64,
-    /// By [`crate::reason::Refuse`].
-    pub refused: [u64; 6],
+    /// By [`crate::reason::Refuse`]; a power of two, so that an index can be masked.
+    pub refused: [u64; REFUSALS],
+    /// Zero.
+    pub _pad: [u64; 6],
 }
 
 /// Per CPU: packets by [`crate::reason::Reason`].
@@ -61,5 +63,5 @@ impl Default for ReasonCounters {
 
 assert_layout!(BackendCounters, size 128, packets_to @ 0, bytes_to @ 8, packets_from @ 16, bytes_from @ 24, opened @ 32,
     completed @ 40, refused @ 48, timed_out @ 56, reset_by_backend @ 64, reset_by_client @ 72, closed @ 80);
-assert_layout!(ServiceCounters, size 64, canary_fallback @ 0, untracked @ 8, refused @ 16);
+assert_layout!(ServiceCounters, size 128, canary_fallback @ 0, untracked @ 8, refused @ 16, _pad @ 80);
 assert_layout!(ReasonCounters, size 256, packets @ 0);

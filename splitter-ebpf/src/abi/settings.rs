@@ -87,10 +87,10 @@ pub struct NetworkKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct TraceFilter {
-    /// Clients whose address, under `mask`, is this. IPv4 as `::ffff:a.b.c.d`.
-    pub address: [u8; 16],
+    /// Clients whose address, under `mask`, is this. In network order; IPv4 as `::ffff:a.b.c.d`.
+    pub address: Address,
     /// The bits of the address that count.
-    pub mask: [u8; 16],
+    pub mask: Address,
 }
 
 /// How many ICMP errors a CPU has sent in a unit of time; one element per CPU.

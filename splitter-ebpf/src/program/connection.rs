@@ -1,14 +1,19 @@
 //! Places in the two affinity tables.
 
 use splitter_ebpf::{
-    abi::{BUCKET, Bucket, Service, Settings, Slot, flags},
+    abi::{BUCKET, Bucket, Service, Settings, SharedWord, Slot, flags},
     affinity::{self, Limits, Word, Yield},
+    frame::Frame,
     hash::Hash,
     stamp::Stamp,
     tcp::{self, SlotWord},
 };
 
-use super::{count, maps};
+use super::{
+    count,
+    kernel::{Kernel, forget},
+    maps,
+};
 
 /// How long a service's connections live in silence.
 #[inline(always)]
@@ -17,59 +22,81 @@ pub fn limits(service: &Service) -> Limits {
     Limits { embryonic: service.connect, established, closing: service.closing }
 }
 
-/// A place for a new `dsr` connection: its bucket and way. The place is the caller's to write.
+/// A place for the word of a new `dsr` connection. A place's number is `bucket · 8 + way`.
 #[inline(always)]
-pub fn place(settings: &'static Settings, service: &'static Service, flow: Hash) -> Option<(u32, usize)> {
+pub fn place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Settings, flow: Hash) -> Option<u32> {
     let (first, second) = affinity::buckets(flow, settings.affinity_mask);
     if let Some(way) = affinity::free(maps::affinity(first)?) {
-        return Some((first, way));
+        return Some(number(first, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
     if let Some(way) = affinity::free(maps::affinity(second)?) {
-        return Some((second, way));
+        return Some(number(second, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
-    let packed = yielding(settings, first, second);
-    unpack(first, second, packed, service)
+    chosen(first, second, splitter_yielding(first, second))
 }
 
-/// A place for a new `nat` connection.
+/// A place for the word of a new `nat` connection.
 #[inline(always)]
-pub fn nat_place(settings: &'static Settings, service: &'static Service, flow: Hash) -> Option<(u32, usize)> {
+pub fn nat_place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Settings, flow: Hash) -> Option<u32> {
     let (first, second) = affinity::buckets(flow, settings.nat_mask);
     if let Some(way) = affinity::free(maps::nat_affinity(first)?) {
-        return Some((first, way));
+        return Some(number(first, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
     if let Some(way) = affinity::free(maps::nat_affinity(second)?) {
-        return Some((second, way));
+        return Some(number(second, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
-    let packed = nat_yielding(settings, first, second);
-    unpack(first, second, packed, service)
+    chosen(first, second, splitter_nat_yielding(first, second))
 }
 
-/// `0`: none; else 1 + the way, counted through both buckets.
 #[inline(always)]
-fn unpack(first: u32, second: u32, packed: u32, _service: &Service) -> Option<(u32, usize)> {
-    match packed {
+const fn number(bucket: u32, way: u32) -> u32 {
+    bucket * BUCKET as u32 + way
+}
+
+/// The place that was chosen out of two buckets' sixteen, counted from 1; 0: none.
+#[inline(always)]
+const fn chosen(first: u32, second: u32, chosen: u32) -> Option<u32> {
+    match chosen {
         0 => None,
-        1..=8 => Some((first, packed as usize - 1)),
-        _ => Some((second, (packed as usize - 9) & (BUCKET - 1))),
+        1..=8 => Some(number(first, chosen - 1)),
+        _ => Some(number(second, chosen - 9)),
     }
 }
 
-/// Which of the entries in two full buckets gives way first. Rare, and so a function of its own.
+/// The word at a place of the `dsr` table.
+#[inline(always)]
+pub fn cell(place: u32) -> Option<&'static SharedWord> {
+    maps::affinity(place / BUCKET as u32)?.words.get(place as usize & (BUCKET - 1))
+}
+
+/// The word at a place of the `nat` table.
+#[inline(always)]
+pub fn nat_cell(place: u32) -> Option<&'static SharedWord> {
+    maps::nat_affinity(place / BUCKET as u32)?.words.get(place as usize & (BUCKET - 1))
+}
+
+/// Which of the entries in two full buckets gives way first: 1 + its number through both, 0: none. A global function, so that the verifier
+/// looks at its loop once and not with every path that leads here.
 #[inline(never)]
-fn yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn splitter_yielding(first: u32, second: u32) -> u32 {
+    let Some(settings) = maps::settings() else { return 0 };
     let now = maps::now(settings);
     let (mut best, mut chosen) = (Yield::NO, 0);
-    let mut number = 0;
-    while number < 2 * BUCKET as u32 {
+    // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
+    let mut count = 0_u64;
+    while count < 2 * BUCKET as u64 {
+        let number = count as u32;
         let index = if number < BUCKET as u32 { first } else { second };
         if let Some(word) = maps::affinity(index).and_then(|bucket| word_at(bucket, number)) {
             let willing = word_yields(word, now);
             if willing > best {
                 (best, chosen) = (willing, number + 1);
             }
+            best = Yield::from_rank(forget(best.rank(), u32::MAX, u64::from(first)));
+            chosen = forget(chosen, 31, u64::from(first));
         }
-        number += 1;
+        count += 1;
     }
     if chosen != 0
         && let Some(word) =
@@ -108,19 +135,26 @@ fn word_yields(word: Word, now: Stamp) -> Yield {
 
 /// The same for `nat`, where the slot knows. The slot of the entry that gives way is freed.
 #[inline(never)]
-fn nat_yielding(settings: &'static Settings, first: u32, second: u32) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_yielding(first: u32, second: u32) -> u32 {
+    let Some(settings) = maps::settings() else { return 0 };
     let now = maps::now(settings);
     let (mut best, mut chosen, mut chosen_slot) = (Yield::NO, 0, 0);
-    let mut number = 0;
-    while number < 2 * BUCKET as u32 {
+    // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
+    let mut count = 0_u64;
+    while count < 2 * BUCKET as u64 {
+        let number = count as u32;
         let index = if number < BUCKET as u32 { first } else { second };
         if let Some(word) = maps::nat_affinity(index).and_then(|bucket| word_at(bucket, number)) {
             let willing = maps::slot(word.value()).map_or(Yield::FREE, |slot| slot_yields(slot, now));
             if willing > best {
                 (best, chosen, chosen_slot) = (willing, number + 1, word.value());
             }
+            best = Yield::from_rank(forget(best.rank(), u32::MAX, u64::from(first)));
+            chosen = forget(chosen, 31, u64::from(first));
+            chosen_slot = forget(chosen_slot, u32::MAX, u64::from(first));
         }
-        number += 1;
+        count += 1;
     }
     if chosen != 0
         && let Some(slot) = maps::slot(chosen_slot)
@@ -156,10 +190,8 @@ pub fn release(settings: &'static Settings, slot: &Slot, expired: bool) {
 
 /// Clears the affinity word of a slot that is taken for another connection.
 #[inline(always)]
-pub fn forget(slot: &Slot, index: u32) {
-    if let Some(bucket) = maps::nat_affinity(slot.home / BUCKET as u32)
-        && let Some(cell) = bucket.words.get(slot.home as usize & (BUCKET - 1))
-    {
+pub fn clear_home(slot: &Slot, index: u32) {
+    if let Some(cell) = nat_cell(slot.home) {
         let word = cell.load();
         if word != 0 && Word(word).value() == index {
             cell.store(0);

@@ -2,11 +2,11 @@
 
 use splitter_ebpf::{
     abi::{REFUSALS_PER_UNIT, Settings},
-    reason::{REASONS, Refuse},
+    reason::{REASONS, REFUSALS},
     tcp::{Event, Side},
 };
 
-use super::maps;
+use super::{kernel::forget, maps};
 
 /// A packet that isn't forwarded.
 #[inline(always)]
@@ -82,13 +82,12 @@ pub fn untracked(settings: &Settings, service: u32) {
     }
 }
 
-/// A packet refused.
+/// A packet refused, by the number of a [`Refuse`](splitter_ebpf::reason::Refuse).
 #[inline(always)]
-pub fn refused(settings: &Settings, service: u32, reason: Refuse) {
-    if let Some(counters) = maps::service_counters(settings, service)
-        && let Some(counter) = counters.refused.get_mut(reason.index())
-    {
-        *counter += 1;
+pub fn refused(settings: &Settings, service: u32, reason: u32) {
+    let index = forget(reason, REFUSALS as u32 - 1, u64::from(settings.cpus)) as usize;
+    if let Some(counters) = maps::service_counters(settings, service) {
+        counters.refused[index & (REFUSALS - 1)] += 1;
     }
 }
 

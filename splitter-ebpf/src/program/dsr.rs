@@ -1,11 +1,13 @@
 //! `dsr`: the MAC address is rewritten, nothing else; only the client's packets are seen.
 
+use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{Backend, Service, Settings, flags},
+    abi::{BUCKET, Backend, Service, Settings, flags},
     affinity::{self, State, Word},
+    frame::Frame,
     hash::{self, Hash},
     header::{Fragment, Packet},
-    reason::Refuse,
+    reason::{Drop, Refuse, Skip},
     tcp,
 };
 
@@ -14,13 +16,14 @@ use super::{
     forward::{self, WayOut},
     fragment,
     kernel::Kernel,
-    maps, refuse, trace,
+    maps,
+    opening::{self, Not},
+    refuse, trace,
 };
 
-/// A known connection: where its word lies, the word, and its backend.
+/// A known connection: the place of its word, the word, and its backend.
 struct Known {
-    bucket: u32,
-    way: usize,
+    place: u32,
     word: Word,
     backend: &'static Backend,
 }
@@ -35,42 +38,74 @@ pub fn forward<const FRAGS: bool>(
     service: &'static Service,
 ) -> Result<Exit, Stop> {
     let flow = hash::client(service.seed, packet.source, packet.source_port);
-    let udp = service.has(flags::UDP);
-    let Some(known) = find(settings, number, flow) else {
-        return open(frame, settings, packet, number, service, flow, None);
+    let (backend, record) = match find(frame, settings, number, flow) {
+        Some(known) => match next(settings, packet, service, &known) {
+            Next::Goes(state) => {
+                advance(settings, packet, service, &known, state);
+                (known.word.value(), known.backend)
+            }
+            Next::Reset => return refuse::refuse(frame, number, Refuse::ResetByFlip),
+            Next::BeginsAnew => match open(frame, number, known.place) {
+                Ok(opened) => opened,
+                Err(instead) => return instead,
+            },
+        },
+        None => match open(frame, number, NO_PLACE) {
+            Ok(opened) => opened,
+            Err(instead) => return instead,
+        },
     };
-    let now = maps::now(settings);
-    let state = known.word.state().unwrap_or(State::Closing);
-    let limits = connection::limits(service);
-    let expired = affinity::yields(known.word, limits, now).is_free();
-    let reopened = if udp { expired } else { tcp::opens(packet.flags) && (expired || matches!(state, State::Closing)) };
-    let flipped = known.backend.cohort != 0 && service.control().resets_canary();
-    if reopened || flipped && udp {
-        return open(frame, settings, packet, number, service, flow, Some((known.bucket, known.way)));
+    let way_out = WayOut::to(frame, packet, record)?;
+    if matches!(packet.fragment, Fragment::First) {
+        fragment::remember(frame, fragment::DSR, backend);
     }
-    if flipped {
-        return refuse::refuse(frame, settings, packet, number, Refuse::ResetByFlip);
+    if service.control().traces() {
+        trace::decision(packet, flow, backend);
     }
+    count::sent(settings, backend, packet.length);
+    way_out.take(frame)
+}
 
-    let way_out = WayOut::to(frame, packet, known.backend)?;
-    let backend = known.word.value();
-    let (next, event) = if udp { (State::Established, None) } else { tcp::one_way(state, packet.flags) };
-    let word = known.word.touched(next, now);
+/// What becomes of a known connection with a packet of its client.
+enum Next {
+    Goes(State),
+    Reset,
+    BeginsAnew,
+}
+
+#[inline(always)]
+fn next(settings: &Settings, packet: &Packet, service: &Service, known: &Known) -> Next {
+    let udp = service.has(flags::UDP);
+    let state = known.word.state().unwrap_or(State::Closing);
+    let reset = known.backend.cohort != 0 && service.control().resets_canary();
+    // Only what may open a connection asks whether the old one is over.
+    if udp || tcp::opens(packet.flags) {
+        let expired = affinity::yields(known.word, connection::limits(service), maps::now(settings)).is_free();
+        if expired || matches!(state, State::Closing) && !udp || reset && udp {
+            return Next::BeginsAnew;
+        }
+    }
+    if reset { Next::Reset } else { Next::Goes(state) }
+}
+
+/// Stores state and stamp, where they have changed, and counts what that means.
+#[inline(always)]
+fn advance(settings: &Settings, packet: &Packet, service: &Service, known: &Known, state: State) {
+    let (next, event) = if service.has(flags::UDP) { (State::Established, None) } else { tcp::one_way(state, packet.flags) };
+    let word = known.word.touched(next, maps::now(settings));
     if word != known.word
-        && let Some(bucket) = maps::affinity(known.bucket)
-        && let Some(cell) = bucket.words.get(known.way)
+        && let Some(cell) = connection::cell(known.place)
     {
         cell.store(word.0);
     }
     if let Some(event) = event {
-        count::event(settings, backend, event);
+        count::event(settings, known.word.value(), event);
     }
-    finish(frame, settings, packet, service, flow, backend, way_out, trace::KNOWN)
 }
 
 /// Looks a connection up.
 #[inline(always)]
-fn find(settings: &Settings, service: u32, flow: Hash) -> Option<Known> {
+fn find<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &Settings, service: u32, flow: Hash) -> Option<Known> {
     let (first, second) = affinity::buckets(flow, settings.affinity_mask);
     let (bucket, way, word) = match affinity::find(maps::affinity(first)?, flow) {
         Some((way, word)) => (first, way, word),
@@ -79,70 +114,74 @@ fn find(settings: &Settings, service: u32, flow: Hash) -> Option<Known> {
             (second, way, word)
         }
     };
+    let place = bucket * BUCKET as u32 + frame.forget(way as u32, BUCKET as u32 - 1);
     let backend = maps::backend(word.value())?;
-    if u32::from(backend.service) == service { Some(Known { bucket, way, word, backend }) } else { None }
+    if u32::from(backend.service) == service { Some(Known { place, word, backend }) } else { None }
 }
 
 /// The backend of a known connection.
 #[inline(always)]
-pub fn backend_of(settings: &Settings, service: u32, flow: Hash) -> Option<(u32, &'static Backend)> {
-    find(settings, service, flow).map(|known| (known.word.value(), known.backend))
+pub fn backend_of<const FRAGS: bool>(
+    frame: &Kernel<FRAGS>,
+    settings: &Settings,
+    service: u32,
+    flow: Hash,
+) -> Option<(u32, &'static Backend)> {
+    find(frame, settings, service, flow).map(|known| (known.word.value(), known.backend))
 }
 
-/// A connection that isn't known, or begins anew.
+/// The connection has no word in the affinity table yet.
+const NO_PLACE: u32 = u32::MAX;
+
+/// Gives a connection a backend; `place` is that of its word, `NO_PLACE` where it has none. Calls a global function: the verifier looks at it once, and
+/// the stack of the established path stays small.
 #[inline(always)]
 fn open<const FRAGS: bool>(
-    frame: &mut Kernel<FRAGS>,
-    settings: &'static Settings,
-    packet: &Packet,
+    frame: &Kernel<FRAGS>,
     number: u32,
-    service: &'static Service,
-    flow: Hash,
-    place: Option<(u32, usize)>,
-) -> Result<Exit, Stop> {
-    let (backend, record, rule) = match forward::choose(settings, packet, number, service, flow) {
-        Ok(chosen) => chosen,
-        Err(reason) => return refuse::refuse(frame, settings, packet, number, reason),
+    place: u32,
+) -> Result<(u32, &'static Backend), Result<Exit, Stop>> {
+    maps::leave(frame);
+    let said = if FRAGS {
+        splitter_dsr_open_frags(frame.context(), number, place)
+    } else {
+        splitter_dsr_open(frame.context(), number, place)
     };
-    let way_out = WayOut::to(frame, packet, record)?;
-    let place = match place {
-        Some(place) => Some(place),
-        None => connection::place(settings, service, flow),
-    };
-    match place {
-        Some((index, way)) => {
-            if let Some(bucket) = maps::affinity(index)
-                && let Some(cell) = bucket.words.get(way)
-            {
-                cell.store(Word::new(flow, backend, State::Embryonic, maps::now(settings)).0);
-            }
-        }
+    let backend = opening::hear(frame, number, said)?;
+    match maps::backend(backend) {
+        Some(record) => Ok((backend, record)),
+        None => Err(Err(Stop::Drop(Drop::FrameFixed))),
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_dsr_open(context: *mut xdp_md, number: u32, place: u32) -> u32 {
+    opening::say(begin(&Kernel::<false>::new(context), number, place))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_dsr_open_frags(context: *mut xdp_md, number: u32, place: u32) -> u32 {
+    opening::say(begin(&Kernel::<true>::new(context), number, place))
+}
+
+/// Chooses a backend for the packet's connection and remembers it; returns its number.
+#[inline(always)]
+fn begin<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> Result<u32, Not> {
+    let settings = maps::settings().ok_or(Skip::NotReady)?;
+    let packet = maps::packet().ok_or(Skip::NotReady)?;
+    let service = maps::service(number).ok_or(Skip::NotReady)?;
+    let flow = hash::client(service.seed, packet.source, packet.source_port);
+    let (backend, record) = forward::choose(settings, packet, number, service, flow)?;
+    WayOut::to(frame, packet, record)?;
+    let place = if place == NO_PLACE { connection::place(frame, settings, flow) } else { Some(place) };
+    match place.and_then(connection::cell) {
+        Some(cell) => cell.store(Word::new(flow, backend, State::Embryonic, maps::now(settings)).0),
         None => count::untracked(settings, number),
     }
     if service.has(flags::UDP) || tcp::opens(packet.flags) {
         count::opened(settings, backend);
     }
-    finish(frame, settings, packet, service, flow, backend, way_out, trace::rule(rule))
-}
-
-/// What every forwarded packet gets.
-#[inline(always)]
-fn finish<const FRAGS: bool>(
-    frame: &mut Kernel<FRAGS>,
-    settings: &'static Settings,
-    packet: &Packet,
-    service: &'static Service,
-    flow: Hash,
-    backend: u32,
-    way_out: WayOut,
-    rule: u32,
-) -> Result<Exit, Stop> {
-    if matches!(packet.fragment, Fragment::First) {
-        fragment::remember(settings, packet, fragment::DSR, backend);
-    }
-    if service.control().traces() {
-        trace::decision(frame, packet, flow, backend, rule);
-    }
-    count::sent(settings, backend, packet.length);
-    way_out.take(frame)
+    Ok(backend)
 }

@@ -19,7 +19,7 @@ impl From<OutOfFrame> for Stop {
     }
 }
 
-/// The backend for a new connection, its number, and the rule that put it into its cohort.
+/// The backend for a new connection, and its number.
 #[inline(always)]
 pub fn choose(
     settings: &Settings,
@@ -27,14 +27,14 @@ pub fn choose(
     number: u32,
     service: &Service,
     flow: Hash,
-) -> Result<(u32, &'static Backend, Rule), Refuse> {
+) -> Result<(u32, &'static Backend), Refuse> {
     let decision = decision::decide(&maps::Maps, &Subject::of(number, service), packet.source, flow);
     if matches!(decision.rule, Rule::Fallback) {
         count::fallback(settings, number);
     }
     let (_, backend) = decision.backend.ok_or(Refuse::NoBackend)?;
     let record = maps::backend(backend).ok_or(Refuse::NoBackend)?;
-    Ok((backend, record, decision.rule))
+    Ok((backend, record))
 }
 
 /// The way out to a backend, once it's clear that the frame can take it.

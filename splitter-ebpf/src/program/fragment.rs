@@ -1,5 +1,6 @@
 //! Later fragments follow the first.
 
+use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
     abi::Settings,
     affinity::{State, Word},
@@ -9,7 +10,7 @@ use splitter_ebpf::{
 };
 
 use super::{
-    Exit, Stop, count,
+    Exit, Stop, act, count,
     forward::WayOut,
     kernel::Kernel,
     maps,
@@ -26,19 +27,59 @@ pub const TO_CLIENT: State = State::Closing;
 /// Units of time for which a first fragment is remembered (RFC 791 lets a host reassemble for 15 seconds and more).
 const REMEMBERED: u16 = 15;
 
-/// Remembers where a first fragment went.
+/// Remembers where a first fragment went, before it's rewritten. Like [`call`], by a global function.
+#[inline(always)]
+pub fn remember<const FRAGS: bool>(frame: &Kernel<FRAGS>, direction: State, value: u32) {
+    maps::leave(frame);
+    splitter_remember(direction as u32, value);
+}
+
 #[inline(never)]
-pub fn remember(settings: &'static Settings, packet: &Packet, direction: State, value: u32) {
+#[unsafe(no_mangle)]
+extern "C" fn splitter_remember(direction: u32, value: u32) -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let direction = match direction {
+        1 => DSR,
+        2 => TO_BACKEND,
+        _ => TO_CLIENT,
+    };
     let hash = datagram(settings, packet);
     if let Some(cell) = maps::fragment(hash.slot()) {
         // SAFETY: the lookup gave a pointer into the map; a word is written whole.
         unsafe { cell.write_volatile(Word::new(hash, value, direction, maps::now(settings)).0) };
     }
+    0
+}
+
+/// Calls the subprogram for this kind of frames. It's a global function: the verifier looks at it once, and not with every path that leads here.
+#[inline(always)]
+pub fn call<const FRAGS: bool>(frame: &Kernel<FRAGS>) -> u32 {
+    maps::leave(frame);
+    if FRAGS { splitter_fragment_frags(frame.context()) } else { splitter_fragment(frame.context()) }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_fragment(context: *mut xdp_md) -> u32 {
+    act(run(&mut Kernel::<false>::new(context)))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_fragment_frags(context: *mut xdp_md) -> u32 {
+    act(run(&mut Kernel::<true>::new(context)))
+}
+
+#[inline(always)]
+fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Result<Exit, Stop> {
+    let settings = maps::settings().ok_or(Skip::NotReady)?;
+    let packet = maps::packet().ok_or(Skip::NotReady)?;
+    follow(frame, settings, packet)
 }
 
 /// Sends a later fragment after its first.
-#[inline(never)]
-pub fn follow<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settings, packet: &Packet) -> Result<Exit, Stop> {
+#[inline(always)]
+fn follow<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settings, packet: &Packet) -> Result<Exit, Stop> {
     let unknown = Stop::Skip(Skip::FragmentUnknown);
     let hash = datagram(settings, packet);
     let Some(cell) = maps::fragment(hash.slot()) else { return Err(unknown) };
@@ -61,7 +102,8 @@ pub fn follow<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static S
         return Err(Stop::Skip(Skip::TtlExpired));
     }
     if let Some(TO_BACKEND) = direction {
-        return nat::follow_to_backend(frame, settings, packet, &connection);
+        let way_out = WayOut::to(frame, packet, connection.backend)?;
+        return nat::toward_backend(frame, settings, packet, &connection, way_out);
     }
     if packet.tags != u32::from(connection.slot.tag_count) {
         return Err(Stop::Skip(Skip::VlanMismatch));

@@ -1,5 +1,6 @@
 //! ICMP errors go to whom they concern.
 
+use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
     abi::{Settings, flags},
     hash,
@@ -11,41 +12,97 @@ use splitter_ebpf::{
 };
 
 use super::{
-    Exit, Stop, count, dsr,
+    Exit, Stop, act, count, dsr,
     forward::WayOut,
     kernel::Kernel,
     maps::{self, Destination},
     nat::{self, Connection},
+    opening::{self, Not},
 };
 
-/// An ICMP message. What isn't an error about one of our connections is the kernel's.
+/// An ICMP message. What isn't an error about one of our connections is the kernel's. Two global functions, one to find the connection and one to
+/// translate: the verifier looks at each once, and neither has the other's stack.
+#[inline(always)]
+pub fn steer<const FRAGS: bool>(frame: &Kernel<FRAGS>) -> Result<Exit, Stop> {
+    maps::leave(frame);
+    let context = frame.context();
+    let said = if FRAGS { splitter_icmp_frags(context) } else { splitter_icmp(context) };
+    // Nothing is refused here, so no service has to be named.
+    let index = match opening::hear(frame, 0, said) {
+        Ok(index) => index,
+        Err(instead) => return instead,
+    };
+    Ok(Exit::Said(if FRAGS { splitter_icmp_translate_frags(context, index) } else { splitter_icmp_translate(context, index) }))
+}
+
+/// The error goes to the client; else to the backend. Above the bits of a slot's number.
+const TO_CLIENT: u32 = 1 << 24;
+
 #[inline(never)]
-pub fn steer<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settings, packet: &Packet) -> Result<Exit, Stop> {
-    let quote = icmp::quote(frame, packet)?;
+#[unsafe(no_mangle)]
+extern "C" fn splitter_icmp(context: *mut xdp_md) -> u32 {
+    opening::say(find(&mut Kernel::<false>::new(context)))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_icmp_frags(context: *mut xdp_md) -> u32 {
+    opening::say(find(&mut Kernel::<true>::new(context)))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_icmp_translate(context: *mut xdp_md, index: u32) -> u32 {
+    act(translate(&mut Kernel::<false>::new(context), index))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_icmp_translate_frags(context: *mut xdp_md, index: u32) -> u32 {
+    act(translate(&mut Kernel::<true>::new(context), index))
+}
+
+/// The slot of the connection that an error is about, and whom the error is for. An error about a `dsr` connection is sent on here.
+#[inline(always)]
+fn find<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Result<u32, Not> {
+    let settings = maps::settings().ok_or(Skip::NotReady)?;
+    let packet = maps::packet().ok_or(Skip::NotReady)?;
+    let quote = maps::keep_quote(icmp::quote(frame, packet)?).ok_or(Skip::NotReady)?;
     // An error goes to whoever sent the packet that it quotes.
     if quote.source.address != packet.destination {
-        return Err(Stop::Skip(Skip::IcmpUnrelated));
+        return Err(Not::from(Skip::IcmpUnrelated));
     }
     if maps::nat_port(settings, quote.source.port).is_some()
         && let Some(Destination::Nat(nat)) = maps::destination(settings, quote.source.address, 0, 0, packet.family)
         && let Some(connection) = nat::by_port(settings, nat, quote.source.port, quote.protocol, quote.destination)
     {
-        return to_client(frame, settings, packet, &quote, &connection);
+        return Ok(connection.index | TO_CLIENT);
     }
-    match maps::destination(settings, quote.source.address, quote.source.port, quote.protocol, packet.family) {
-        Some(Destination::Service(number, service)) => {
-            let client = Packet { source: quote.destination.address, source_port: quote.destination.port, ..*packet };
-            let flow = hash::client(service.seed, client.source, client.source_port);
-            if service.has(flags::NAT) {
-                let connection = nat::connection_of(settings, &client, number, flow).ok_or(Skip::IcmpUnrelated)?;
-                return to_backend(frame, settings, packet, &quote, &connection);
-            }
-            let (number, backend) = dsr::backend_of(settings, number, flow).ok_or(Skip::IcmpUnrelated)?;
-            let way_out = WayOut::to(frame, packet, backend)?;
-            count::sent(settings, number, packet.length);
-            way_out.take(frame)
-        }
-        Some(Destination::Nat(_)) | None => Err(Stop::Skip(Skip::IcmpUnrelated)),
+    let found = maps::destination(settings, quote.source.address, quote.source.port, quote.protocol, packet.family);
+    let Some(Destination::Service(number, service)) = found else { return Err(Not::from(Skip::IcmpUnrelated)) };
+    let flow = hash::client(service.seed, quote.destination.address, quote.destination.port);
+    if service.has(flags::NAT) {
+        let connection = nat::connection_of(frame, settings, quote.destination, number, flow).ok_or(Skip::IcmpUnrelated)?;
+        return Ok(connection.index);
+    }
+    let (number, backend) = dsr::backend_of(frame, settings, number, flow).ok_or(Skip::IcmpUnrelated)?;
+    let way_out = WayOut::to(frame, packet, backend)?;
+    count::sent(settings, number, packet.length);
+    Err(Not::Sent(way_out.take(frame)?))
+}
+
+/// Writes an error about a `nat` connection.
+#[inline(always)]
+fn translate<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, index: u32) -> Result<Exit, Stop> {
+    let settings = maps::settings().ok_or(Skip::NotReady)?;
+    let packet = maps::packet().ok_or(Skip::NotReady)?;
+    let quote = maps::quote().ok_or(Skip::NotReady)?;
+    let slot = maps::slot(index & !TO_CLIENT).ok_or(Skip::IcmpUnrelated)?;
+    let connection = Connection::of(index & !TO_CLIENT, slot).ok_or(Skip::IcmpUnrelated)?;
+    if index & TO_CLIENT == 0 {
+        to_backend(frame, settings, packet, quote, &connection)
+    } else {
+        to_client(frame, settings, packet, quote, &connection)
     }
 }
 

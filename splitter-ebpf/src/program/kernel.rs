@@ -1,32 +1,40 @@
 //! The frame as the kernel gives it. All packet-pointer `unsafe` is here, and every kernel helper that touches a frame.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     EbpfContext,
     bindings::xdp_md,
     helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
-use splitter_ebpf::{frame::Frame, rewrite::OutOfFrame};
-
-/// Headers lie within this many octets of a frame's start: two tags, an IPv6 header with six extension headers of 2,048 octets each, a
-/// transport header, an ICMP quote. The verifier wants a bound.
-const MAX_OFFSET: usize = 0x3fff;
+use splitter_ebpf::{
+    frame::{Frame, OFFSET},
+    rewrite::OutOfFrame,
+};
 
 /// A frame between the kernel's two pointers.
 pub struct Kernel<const FRAGS: bool> {
     context: *mut xdp_md,
     start: usize,
     end: usize,
+    /// Any number that the verifier can't know.
+    unknown: u64,
 }
 
 impl<const FRAGS: bool> Kernel<FRAGS> {
     /// The frame of a program's context.
     #[inline(always)]
     pub fn new(context: *mut xdp_md) -> Self {
-        let mut frame = Self { context, start: 0, end: 0 };
+        let mut frame = Self { context, start: 0, end: 0, unknown: 0 };
         frame.reload();
+        frame.unknown = u64::from(frame.interface());
         frame
+    }
+
+    /// The program's context, for a subprogram that begins anew.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.context
     }
 
     /// The interface that it came by.
@@ -81,10 +89,13 @@ impl<const FRAGS: bool> Kernel<FRAGS> {
     /// The address of `N` octets at `offset`, if they lie inside the frame.
     #[inline(always)]
     fn address<const N: usize>(&self, offset: usize) -> Option<usize> {
-        if offset > MAX_OFFSET {
+        if offset > OFFSET as usize {
             return None;
         }
-        let address = self.start + offset;
+        let mut address = self.start + offset;
+        // SAFETY: a register moved onto itself (not nothing: BTF's line information can't have two lines for one instruction). It keeps LLVM from computing the address a second time for the access: the verifier knows only of the
+        // register that was compared with the end that it points into the frame.
+        unsafe { asm!("{address} = {address}", address = inout(reg) address, options(pure, nomem, nostack)) };
         if address + N > self.end { None } else { Some(address) }
     }
 }
@@ -116,6 +127,31 @@ impl<const FRAGS: bool> Frame for Kernel<FRAGS> {
         // The first piece answers for nearly every frame; the helper is asked only where that one is too short.
         self.end as i64 - self.start as i64 >= octets as i64 || FRAGS && self.length() >= octets as i64
     }
+
+    #[inline(always)]
+    fn forget(&self, value: u32, mask: u32) -> u32 {
+        forget(value, mask, self.unknown)
+    }
+}
+
+/// The same value, of which the verifier knows no more than that it has no bits outside of `mask`. `unknown` is any number that it can't know.
+///
+/// The verifier follows every path with the values that it knows: three places of the network header and sixteen places of a known connection
+/// would be 48 walks through everything behind. Two exclusive ors with a value that it can't know make them one.
+#[inline(always)]
+pub fn forget(value: u32, mask: u32, unknown: u64) -> u32 {
+    let mut word = u64::from(value);
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!(
+            "{word} ^= {unknown}",
+            "{word} ^= {unknown}",
+            word = inout(reg) word,
+            unknown = in(reg) unknown,
+            options(pure, nomem, nostack)
+        );
+    }
+    word as u32 & mask
 }
 
 /// Hands the frame to another interface.

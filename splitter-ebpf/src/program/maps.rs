@@ -4,10 +4,10 @@
 //! held to that by a lock.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64},
     macros::map,
-    maps::{Array, LpmTrie, lpm_trie::Key},
+    maps::{Array, LpmTrie, PerCpuArray, lpm_trie::Key},
 };
 use splitter_ebpf::{
     abi::{
@@ -17,10 +17,13 @@ use splitter_ebpf::{
     },
     address::Address,
     decision::Lookup,
-    header::{Family, Packet},
+    header::{self, Family, Packet},
+    icmp::Quote,
     maglev,
     stamp::Stamp,
 };
+
+use super::kernel::Kernel;
 
 /// Sizes are set by the agent when it makes the maps; those that stand here serve as the smallest.
 const MMAP: u32 = BPF_F_MMAPABLE;
@@ -103,6 +106,100 @@ static REASON_COUNTERS: Array<ReasonCounters> = Array::pinned(1, MMAP);
 #[map]
 static SWEEP_COUNTERS: Array<BackendCounters> = Array::pinned(1, MMAP);
 
+/// The packet that this CPU is at, for the subprograms. Written before one is called, read by it.
+#[map]
+static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// The `nat` connection that this CPU is about to open. Written and read by the subprograms that do it.
+#[map]
+static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
+
+/// A `nat` connection about to be opened.
+#[derive(Clone, Copy)]
+pub struct Opening {
+    /// The service's number.
+    pub service: u32,
+    /// The backend's number.
+    pub backend: u32,
+    /// The place of its word in the affinity table.
+    pub place: u32,
+    /// The NAT address's number.
+    pub nat: u32,
+}
+
+/// The connection about to be opened.
+#[inline(always)]
+pub fn opening() -> Option<&'static mut Opening> {
+    let place = OPENING.get_ptr_mut(0)?;
+    // SAFETY: the lookup gave a pointer to this CPU's own element; every value of these integers is valid.
+    Some(unsafe { &mut *place })
+}
+
+/// What the ICMP error that this CPU is at quotes. Written by the subprogram that finds the connection, read by the one that translates.
+#[map]
+static QUOTE: PerCpuArray<Quote> = PerCpuArray::with_max_entries(1, 0);
+
+/// Keeps a quote.
+#[inline(always)]
+pub fn keep_quote(quote: Quote) -> Option<&'static Quote> {
+    let place = QUOTE.get_ptr_mut(0)?;
+    // SAFETY: the lookup gave a pointer to this CPU's own element.
+    unsafe {
+        place.write(quote);
+        Some(&*place)
+    }
+}
+
+/// The quote that was kept.
+#[inline(always)]
+pub fn quote() -> Option<&'static Quote> {
+    let place = QUOTE.get_ptr(0)?;
+    // SAFETY: the lookup gave a pointer to this CPU's own element, to which a valid value was just written.
+    Some(unsafe { &*place })
+}
+
+/// Leaves the packet to the subprograms that are called next. Reads the frame anew: so the program needn't keep all of the packet until it knows whether
+/// one will be called, which is rare.
+#[inline(always)]
+pub fn leave<const FRAGS: bool>(frame: &Kernel<FRAGS>) {
+    if FRAGS {
+        splitter_leave_frags(frame.context());
+    } else {
+        splitter_leave(frame.context());
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_leave(context: *mut xdp_md) -> u32 {
+    decode_and_keep(&Kernel::<false>::new(context))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_leave_frags(context: *mut xdp_md) -> u32 {
+    decode_and_keep(&Kernel::<true>::new(context))
+}
+
+#[inline(always)]
+fn decode_and_keep<const FRAGS: bool>(frame: &Kernel<FRAGS>) -> u32 {
+    if let Some(place) = PACKET.get_ptr_mut(0)
+        && let Ok(packet) = header::decode(frame)
+    {
+        // SAFETY: the lookup gave a pointer to this CPU's own element.
+        unsafe { place.write(packet) };
+    }
+    0
+}
+
+/// The packet that the program has left.
+#[inline(always)]
+pub fn packet() -> Option<&'static Packet> {
+    let place = PACKET.get_ptr(0)?;
+    // SAFETY: the lookup gave a pointer to this CPU's own element, to which the program has just had a valid value written.
+    Some(unsafe { &*place })
+}
+
 /// What a destination is to us.
 pub enum Destination {
     /// A service and its number.
@@ -184,7 +281,7 @@ pub struct Maps;
 impl Lookup for Maps {
     #[inline(always)]
     fn network(&self, service: u32, client: Address) -> u8 {
-        network(service, client.high, client.low)
+        splitter_network(service, client.high, client.low) as u8
     }
 
     #[inline(always)]
@@ -196,9 +293,10 @@ impl Lookup for Maps {
 
 /// Asks the prefix table. A function of its own, so that services without networks don't carry its stack.
 #[inline(never)]
-fn network(service: u32, high: u64, low: u64) -> u8 {
+#[unsafe(no_mangle)]
+extern "C" fn splitter_network(service: u32, high: u64, low: u64) -> u32 {
     let key = NetworkKey { service, address: Address { high, low }.octets() };
-    NETWORKS.get(Key::new(160, key)).copied().unwrap_or(0)
+    NETWORKS.get(Key::new(160, key)).map_or(0, |verdict| u32::from(*verdict))
 }
 
 /// A bucket of the `dsr` affinity table.

@@ -9,6 +9,7 @@ mod icmp;
 mod kernel;
 mod maps;
 mod nat;
+mod opening;
 mod refuse;
 mod trace;
 
@@ -34,6 +35,8 @@ enum Exit {
     Back,
     /// By another one.
     Out(u32),
+    /// As a subprogram has said, by the same table of outcomes.
+    Said(u32),
 }
 
 /// Why it doesn't.
@@ -82,19 +85,25 @@ pub fn splitter_clock(_context: XdpContext) -> u32 {
     maps::jiffies() as u32
 }
 
-/// The one place where outcomes become XDP actions.
 #[inline(always)]
 fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
     let outcome = match maps::settings() {
         Some(settings) => split(frame, settings),
         None => Err(Stop::Skip(Skip::NotReady)),
     };
+    act(outcome)
+}
+
+/// The one place where outcomes become XDP actions.
+#[inline(always)]
+fn act(outcome: Result<Exit, Stop>) -> u32 {
     match outcome {
         Ok(Exit::Back) => XDP_TX,
         Ok(Exit::Out(interface)) => match redirect(interface) {
             true => XDP_REDIRECT,
             false => XDP_DROP,
         },
+        Ok(Exit::Said(action)) => action,
         Err(Stop::Skip(reason)) => {
             count::reason(reason.counter());
             XDP_PASS
@@ -110,10 +119,10 @@ fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
 fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settings) -> Result<Exit, Stop> {
     let packet = header::decode(frame)?;
     if packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6 {
-        return icmp::steer(frame, settings, &packet);
+        return icmp::steer(frame);
     }
     if matches!(packet.fragment, Fragment::Later) {
-        return fragment::follow(frame, settings, &packet);
+        return Ok(Exit::Said(fragment::call(frame)));
     }
     if let Some(nat) = maps::nat_address(settings, &packet)
         && let Some(reply) = nat::reply_of(settings, &packet, nat)

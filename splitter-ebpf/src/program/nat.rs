@@ -1,7 +1,8 @@
 //! `nat`: both ends are rewritten on the way there, and back on the way back. A reply finds its connection by its port.
 
+use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{Backend, Nat, Service, Settings, Slot, flags},
+    abi::{BUCKET, Backend, Nat, Service, Settings, Slot, flags},
     affinity::{self, State, Word, Yield},
     checksum::Delta,
     frame::Frame,
@@ -16,12 +17,14 @@ use super::{
     Exit, Stop, connection, count,
     forward::{self, WayOut, exit},
     fragment,
-    kernel::Kernel,
-    maps, refuse, trace,
+    kernel::{Kernel, forget},
+    maps::{self, Opening},
+    opening::{self, Not},
+    refuse, trace,
 };
 
 /// How many ports are looked at for a free one.
-const PROBES: u32 = 32;
+const PROBES: u64 = 32;
 
 /// A connection, by whichever side its packet came.
 #[derive(Clone, Copy)]
@@ -121,63 +124,145 @@ pub fn forward<const FRAGS: bool>(
     number: u32,
     service: &'static Service,
 ) -> Result<Exit, Stop> {
-    if packet.ttl <= 1 {
-        return Err(Stop::Skip(Skip::TtlExpired));
-    }
     let flow = hash::client(service.seed, packet.source, packet.source_port);
-    let Some((connection, place)) = find(settings, packet, number, flow) else {
-        return open(frame, settings, packet, number, service, flow, None);
+    let connection = match find(frame, settings, End { address: packet.source, port: packet.source_port }, number, flow) {
+        Some((connection, place)) => match next(settings, packet, &connection) {
+            Next::Goes => {
+                if packet.ttl <= 1 {
+                    return Err(Stop::Skip(Skip::TtlExpired));
+                }
+                connection
+            }
+            Next::Reset => return refuse::refuse(frame, number, Refuse::ResetByFlip),
+            Next::BeginsAnew => match open(frame, number, place, flow) {
+                Ok(connection) => connection,
+                Err(instead) => return instead,
+            },
+        },
+        None => match open(frame, number, NO_PLACE, flow) {
+            Ok(connection) => connection,
+            Err(instead) => return instead,
+        },
     };
-    let udp = service.has(flags::UDP);
-    let word = SlotWord(connection.slot.word.load());
-    // Only what may open a connection asks whether the old one is over.
-    if udp || tcp::opens(packet.flags) {
-        let expired = connection::slot_yields(connection.slot, maps::now(settings)).is_free();
-        if expired || !udp && matches!(word.state(), Some(tcp::State::Closing)) || udp && connection.is_reset() {
-            return open(frame, settings, packet, number, service, flow, Some(place));
-        }
-    }
-    if connection.is_reset() {
-        return refuse::refuse(frame, settings, packet, number, Refuse::ResetByFlip);
-    }
     let way_out = WayOut::to(frame, packet, connection.backend)?;
     connection.advance(settings, Side::Client, packet);
-    toward_backend(frame, settings, packet, &connection, connection.deltas(), way_out, flow, trace::KNOWN)
+    if matches!(packet.fragment, Fragment::First) {
+        fragment::remember(frame, fragment::TO_BACKEND, connection.index);
+    }
+    if service.control().traces() {
+        trace::decision(packet, flow, u32::from(connection.slot.backend));
+    }
+    toward_backend(frame, settings, packet, &connection, way_out)
 }
 
-/// A connection that isn't known, or begins anew at `place`.
-#[inline(always)]
-fn open<const FRAGS: bool>(
-    frame: &mut Kernel<FRAGS>,
-    settings: &'static Settings,
-    packet: &Packet,
-    number: u32,
-    service: &'static Service,
-    flow: Hash,
-    place: Option<(u32, usize)>,
-) -> Result<Exit, Stop> {
-    let udp = service.has(flags::UDP);
-    if !udp && !tcp::opens(packet.flags) {
-        return refuse::refuse(frame, settings, packet, number, Refuse::UnknownConnection);
-    }
-    let (backend, record, rule) = match forward::choose(settings, packet, number, service, flow) {
-        Ok(chosen) => chosen,
-        Err(reason) => return refuse::refuse(frame, settings, packet, number, reason),
-    };
-    let way_out = WayOut::to(frame, packet, record)?;
-    let Some(place) = place.or_else(|| connection::nat_place(settings, service, flow)) else {
-        return refuse::refuse(frame, settings, packet, number, Refuse::AffinityFull);
-    };
-    let Some((index, nat_number)) = take_slot(settings, record, flow, udp) else {
-        return refuse::refuse(frame, settings, packet, number, Refuse::PortsExhausted);
-    };
-    let Some(slot) = maps::slot_mut(index) else { return Err(Stop::Drop(Drop::FrameFixed)) };
-    let Some(nat) = maps::nat(nat_number) else { return Err(Stop::Drop(Drop::FrameFixed)) };
-    if let Some(old) = maps::slot(index) {
-        connection::forget(old, index);
-    }
+/// What becomes of a known connection with a packet of its client.
+enum Next {
+    Goes,
+    Reset,
+    BeginsAnew,
+}
 
-    let macs = *frame.get::<12>(0).ok_or(Stop::Drop(Drop::FrameFixed))?;
+#[inline(always)]
+fn next(settings: &Settings, packet: &Packet, connection: &Connection) -> Next {
+    let udp = connection.service.has(flags::UDP);
+    let reset = connection.is_reset();
+    // Only what may open a connection asks whether the old one is over.
+    if udp || tcp::opens(packet.flags) {
+        let closing = matches!(SlotWord(connection.slot.word.load()).state(), Some(tcp::State::Closing));
+        let expired = connection::slot_yields(connection.slot, maps::now(settings)).is_free();
+        if expired || closing && !udp || reset && udp {
+            return Next::BeginsAnew;
+        }
+    }
+    if reset { Next::Reset } else { Next::Goes }
+}
+
+/// Opens a connection; `place` is that of its word, `NO_PLACE` where it has none. In three global functions, one after the other: the verifier looks at each
+/// once, and no stack holds what two of them need.
+#[inline(always)]
+fn open<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32, flow: Hash) -> Result<Connection, Result<Exit, Stop>> {
+    maps::leave(frame);
+    let context = frame.context();
+    let said =
+        if FRAGS { splitter_nat_choose_frags(context, number, place) } else { splitter_nat_choose(context, number, place) };
+    let backend = opening::hear(frame, number, said)?;
+    let index = splitter_nat_port(backend, flow.slot());
+    if index == NO_SLOT {
+        return Err(refuse::refuse(frame, number, Refuse::PortsExhausted));
+    }
+    if FRAGS {
+        splitter_nat_fill_frags(context, index);
+    } else {
+        splitter_nat_fill(context, index);
+    }
+    let lost = Err(Stop::Drop(Drop::FrameFixed));
+    let Some(slot) = maps::slot(index) else { return Err(lost) };
+    Connection::of(index, slot).ok_or(lost)
+}
+
+/// The connection has no word in the affinity table yet.
+const NO_PLACE: u32 = u32::MAX;
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_choose(context: *mut xdp_md, number: u32, place: u32) -> u32 {
+    opening::say(choose(&Kernel::<false>::new(context), number, place))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_choose_frags(context: *mut xdp_md, number: u32, place: u32) -> u32 {
+    opening::say(choose(&Kernel::<true>::new(context), number, place))
+}
+
+/// Chooses a backend for the packet's connection, and a place for its word; returns the backend's number.
+#[inline(always)]
+fn choose<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> Result<u32, Not> {
+    let settings = maps::settings().ok_or(Skip::NotReady)?;
+    let packet = maps::packet().ok_or(Skip::NotReady)?;
+    let service = maps::service(number).ok_or(Skip::NotReady)?;
+    if !service.has(flags::UDP) && !tcp::opens(packet.flags) {
+        return Err(Not::Refused(Refuse::UnknownConnection));
+    }
+    let flow = hash::client(service.seed, packet.source, packet.source_port);
+    let (backend, record) = forward::choose(settings, packet, number, service, flow)?;
+    if packet.ttl <= 1 {
+        return Err(Not::Stopped(Stop::Skip(Skip::TtlExpired)));
+    }
+    WayOut::to(frame, packet, record)?;
+    let place = if place == NO_PLACE { connection::nat_place(frame, settings, flow).ok_or(Refuse::AffinityFull)? } else { place };
+    let opening = maps::opening().ok_or(Skip::NotReady)?;
+    (opening.service, opening.backend, opening.place) = (number, backend, place);
+    Ok(backend)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_fill(context: *mut xdp_md, index: u32) -> u32 {
+    u32::from(fill(&Kernel::<false>::new(context), index).is_some())
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_fill_frags(context: *mut xdp_md, index: u32) -> u32 {
+    u32::from(fill(&Kernel::<true>::new(context), index).is_some())
+}
+
+/// Fills in the slot that was taken for the packet's connection, and lets it be found.
+#[inline(always)]
+fn fill<const FRAGS: bool>(frame: &Kernel<FRAGS>, index: u32) -> Option<()> {
+    let settings = maps::settings()?;
+    let packet = maps::packet()?;
+    let Opening { service: number, backend, place, nat: nat_number } = *maps::opening()?;
+    let service = maps::service(number)?;
+    let record = maps::backend(backend)?;
+    let nat = maps::nat(nat_number)?;
+    let slot = maps::slot_mut(index)?;
+    connection::clear_home(maps::slot(index)?, index);
+    let udp = service.has(flags::UDP);
+    let flow = hash::client(service.seed, packet.source, packet.source_port);
+
+    let macs = *frame.get::<12>(0)?;
     let tags = rewrite::tags(frame, packet.tags);
     let udp_offset = if udp { u32::from(settings.nat_count) } else { 0 };
     let port = (u32::from(settings.nat_low) + index.wrapping_sub(nat.first_slot).wrapping_sub(udp_offset)) as u16;
@@ -203,56 +288,69 @@ fn open<const FRAGS: bool>(
         (*slot).tag_count = packet.tags as u8;
         (*slot).network_delta = deltas.network.fold();
         (*slot).transport_delta = deltas.transport.fold();
-        (*slot).home = place.0 * 8 + place.1 as u32;
+        (*slot).home = place;
         (*slot).word.store(SlotWord::new(udp, maps::now(settings)).0);
     }
-    if let Some(bucket) = maps::nat_affinity(place.0)
-        && let Some(cell) = bucket.words.get(place.1)
-    {
+    if let Some(cell) = connection::nat_cell(place) {
         cell.store(Word::new(flow, index, State::Established, maps::now(settings)).0);
     }
     count::opened(settings, backend);
-    let Some(slot) = maps::slot(index) else { return Err(Stop::Drop(Drop::FrameFixed)) };
-    let connection = Connection { index, slot, service, backend: record, nat };
-    toward_backend(frame, settings, packet, &connection, deltas, way_out, flow, trace::rule(rule))
+    Some(())
 }
 
-/// A free port: its slot's number, and the NAT address's.
+/// No port is free.
+const NO_SLOT: u32 = u32::MAX;
+
+/// The slot of a free port of one of the NAT addresses toward a backend, of this CPU's part of the range; [`NO_SLOT`]: none. `pick` is the low half of the
+/// connection's hash. A global function, so that the verifier looks at its loop once and not with every path that leads here.
 #[inline(never)]
-fn take_slot_at(settings: &'static Settings, nat_number: u32, udp: u32) -> u32 {
-    const NONE: u32 = u32::MAX;
-    let (Some(nat), cpu) = (maps::nat(nat_number), maps::cpu()) else { return NONE };
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_port(backend: u32, pick: u32) -> u32 {
+    let (Some(settings), Some(record), Some(opening)) = (maps::settings(), maps::backend(backend), maps::opening()) else {
+        return NO_SLOT;
+    };
+    let nat_number = u32::from(record.nat_first) + ((u64::from(pick) * u64::from(record.nat_count)) >> 32) as u32;
+    opening.nat = nat_number;
+    let udp = maps::service(u32::from(record.service)).is_some_and(|service| service.has(flags::UDP));
+    let (Some(nat), cpu) = (maps::nat(nat_number), maps::cpu()) else { return NO_SLOT };
+    if record.nat_count == 0 {
+        return NO_SLOT;
+    }
     let share = u32::from(settings.nat_count) / settings.cpus.max(1);
     if cpu >= settings.cpus || share == 0 {
-        return NONE;
+        return NO_SLOT;
     }
-    let Some(cursor) = maps::cursor(settings, cpu, nat_number) else { return NONE };
-    let first = nat.first_slot + if udp != 0 { u32::from(settings.nat_count) } else { 0 } + cpu * share;
-    let mut offset = if udp != 0 { cursor.udp } else { cursor.tcp };
+    let Some(cursor) = maps::cursor(settings, cpu, nat_number) else { return NO_SLOT };
+    let first = nat.first_slot + if udp { u32::from(settings.nat_count) } else { 0 } + cpu * share;
+    let mut offset = if udp { cursor.udp } else { cursor.tcp };
     let now = maps::now(settings);
-    let (mut best, mut chosen) = (Yield::NO, NONE);
-    let mut probe = 0;
+    let unknown = u64::from(settings.cpus);
+    let (mut best, mut chosen) = (Yield::NO, NO_SLOT);
+    // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
+    let mut probe = 0_u64;
     while probe < PROBES {
         if offset >= share {
             offset = 0;
         }
-        let Some(slot) = maps::slot(first + offset) else { return NONE };
+        let Some(slot) = maps::slot(first + offset) else { return NO_SLOT };
         let willing = connection::slot_yields(slot, now);
         if willing > best {
             (best, chosen) = (willing, first + offset);
         }
-        offset += 1;
-        if willing.is_free() {
+        best = Yield::from_rank(forget(best.rank(), u32::MAX, unknown));
+        chosen = forget(chosen, u32::MAX, unknown);
+        offset = forget(offset + 1, u32::MAX, unknown);
+        if best.is_free() {
             break;
         }
         probe += 1;
     }
-    if udp != 0 {
+    if udp {
         cursor.udp = offset;
     } else {
         cursor.tcp = offset;
     }
-    if chosen != NONE
+    if chosen != NO_SLOT
         && let Some(slot) = maps::slot(chosen)
     {
         connection::release(settings, slot, best.is_free());
@@ -260,23 +358,15 @@ fn take_slot_at(settings: &'static Settings, nat_number: u32, udp: u32) -> u32 {
     chosen
 }
 
-#[inline(always)]
-fn take_slot(settings: &'static Settings, backend: &Backend, flow: Hash, udp: bool) -> Option<(u32, u32)> {
-    let count = u32::from(backend.nat_count);
-    if count == 0 {
-        return None;
-    }
-    let pick = ((u64::from(flow.0 as u32) * u64::from(count)) >> 32) as u32;
-    let number = u32::from(backend.nat_first) + pick;
-    match take_slot_at(settings, number, u32::from(udp)) {
-        u32::MAX => None,
-        index => Some((index, number)),
-    }
-}
-
 /// Looks a client's connection up: the connection, and the place of its word.
 #[inline(always)]
-fn find(settings: &Settings, packet: &Packet, service: u32, flow: Hash) -> Option<(Connection, (u32, usize))> {
+fn find<const FRAGS: bool>(
+    frame: &Kernel<FRAGS>,
+    settings: &Settings,
+    client: End,
+    service: u32,
+    flow: Hash,
+) -> Option<(Connection, u32)> {
     let (first, second) = affinity::buckets(flow, settings.nat_mask);
     let (bucket, way, word) = match affinity::find(maps::nat_affinity(first)?, flow) {
         Some((way, word)) => (first, way, word),
@@ -285,38 +375,37 @@ fn find(settings: &Settings, packet: &Packet, service: u32, flow: Hash) -> Optio
             (second, way, word)
         }
     };
+    let place = bucket * BUCKET as u32 + frame.forget(way as u32, BUCKET as u32 - 1);
     let slot = maps::slot(word.value())?;
-    let same = slot.client == packet.source
-        && u16::from_ne_bytes(slot.client_port) == packet.source_port
+    let same = slot.client == client.address
+        && u16::from_ne_bytes(slot.client_port) == client.port
         && u32::from(slot.service) == service;
-    if same { Connection::of(word.value(), slot).map(|connection| (connection, (bucket, way))) } else { None }
+    if same { Connection::of(word.value(), slot).map(|connection| (connection, place)) } else { None }
 }
 
 /// The connection between a client and a service, for those who quote it.
 #[inline(always)]
-pub fn connection_of(settings: &Settings, packet: &Packet, service: u32, flow: Hash) -> Option<Connection> {
-    find(settings, packet, service, flow).map(|(connection, _)| connection)
+pub fn connection_of<const FRAGS: bool>(
+    frame: &Kernel<FRAGS>,
+    settings: &Settings,
+    client: End,
+    service: u32,
+    flow: Hash,
+) -> Option<Connection> {
+    find(frame, settings, client, service, flow).map(|(connection, _)| connection)
 }
 
+/// Writes a packet for the backend and sends it there.
 #[inline(always)]
-fn toward_backend<const FRAGS: bool>(
+pub fn toward_backend<const FRAGS: bool>(
     frame: &mut Kernel<FRAGS>,
     settings: &'static Settings,
     packet: &Packet,
     connection: &Connection,
-    deltas: Deltas,
     way_out: WayOut,
-    flow: Hash,
-    rule: u32,
 ) -> Result<Exit, Stop> {
-    if matches!(packet.fragment, Fragment::First) {
-        fragment::remember(settings, packet, fragment::TO_BACKEND, connection.index);
-    }
-    if connection.service.control().traces() {
-        trace::decision(frame, packet, flow, u32::from(connection.slot.backend), rule);
-    }
     count::sent(settings, u32::from(connection.slot.backend), packet.length);
-    rewrite::ends(frame, packet, connection.nat_end(settings), connection.backend_end(), deltas)?;
+    rewrite::ends(frame, packet, connection.nat_end(settings), connection.backend_end(), connection.deltas())?;
     way_out.take(frame)
 }
 
@@ -344,21 +433,21 @@ pub fn reply<const FRAGS: bool>(
     packet: &Packet,
     connection: Connection,
 ) -> Result<Exit, Stop> {
-    if packet.ttl <= 1 {
-        return Err(Stop::Skip(Skip::TtlExpired));
-    }
     if connection.is_reset() {
         if packet.protocol == protocol::UDP {
             return Err(Stop::Drop(Drop::FlippedReply));
         }
-        return refuse::refuse(frame, settings, packet, u32::from(connection.slot.service), Refuse::ResetByFlip);
+        return refuse::refuse(frame, u32::from(connection.slot.service), Refuse::ResetByFlip);
+    }
+    if packet.ttl <= 1 {
+        return Err(Stop::Skip(Skip::TtlExpired));
     }
     if packet.tags != u32::from(connection.slot.tag_count) {
         return Err(Stop::Skip(Skip::VlanMismatch));
     }
     connection.advance(settings, Side::Backend, packet);
     if matches!(packet.fragment, Fragment::First) {
-        fragment::remember(settings, packet, fragment::TO_CLIENT, connection.index);
+        fragment::remember(frame, fragment::TO_CLIENT, connection.index);
     }
     toward_client(frame, settings, packet, &connection)
 }
@@ -390,18 +479,4 @@ pub fn way_back<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, connection: &Conne
         rewrite::vlan(frame, 1, u16::from_be_bytes(slot.tags[1]))?;
     }
     Ok(exit(frame, slot.interface))
-}
-
-/// A later fragment of a datagram to the backend.
-#[inline(always)]
-pub fn follow_to_backend<const FRAGS: bool>(
-    frame: &mut Kernel<FRAGS>,
-    settings: &'static Settings,
-    packet: &Packet,
-    connection: &Connection,
-) -> Result<Exit, Stop> {
-    let way_out = WayOut::to(frame, packet, connection.backend)?;
-    count::sent(settings, u32::from(connection.slot.backend), packet.length);
-    rewrite::ends(frame, packet, connection.nat_end(settings), connection.backend_end(), connection.deltas())?;
-    way_out.take(frame)
 }

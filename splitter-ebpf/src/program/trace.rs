@@ -1,49 +1,38 @@
-//! Decisions on matching packets, reported as they pass. Costs one bit test when it's off.
+//! Decisions on matching packets, reported as they pass. Costs one bit test when it's off. Which rule led to a backend isn't said here: the agent
+//! asks the same pure code.
 
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
-use splitter_ebpf::{cohort::Rule, hash::Hash, header::Packet};
+use splitter_ebpf::{hash::Hash, header::Packet};
 
-use super::{kernel::Kernel, maps};
+use super::maps;
 
-/// The affinity table knew the connection.
-pub const KNOWN: u32 = 0;
-
-/// A rule's number in a report.
+/// Reports a decision, if the filter wants the client.
 #[inline(always)]
-pub const fn rule(rule: Rule) -> u32 {
-    match rule {
-        Rule::Flipped => 1,
-        Rule::NeverCanary => 2,
-        Rule::AlwaysCanary => 3,
-        Rule::Below => 4,
-        Rule::NotBelow => 5,
-        Rule::Fallback => 6,
+pub fn decision(packet: &Packet, flow: Hash, backend: u32) {
+    let words = u64::from(packet.source_port) << 8 | u64::from(packet.flags);
+    splitter_trace(packet.source.high, packet.source.low, words, flow.0, backend);
+}
+
+/// No context: a log record isn't about a frame's octets.
+struct Nothing;
+
+impl EbpfContext for Nothing {
+    fn as_ptr(&self) -> *mut c_void {
+        ptr::null_mut()
     }
 }
 
-/// Reports a decision, if the filter wants the client. The agent parses the line.
+/// Writes the line that the agent parses. A global function, as it's large and rare.
 #[inline(never)]
-pub fn decision<const FRAGS: bool>(frame: &Kernel<FRAGS>, packet: &Packet, flow: Hash, backend: u32, rule: u32) {
-    let Some(filter) = maps::trace() else { return };
-    let client = packet.source.octets();
-    let mut differs = 0;
-    let mut at = 0;
-    while at < 16 {
-        differs |= (client[at] ^ filter.address[at]) & filter.mask[at];
-        at += 1;
+#[unsafe(no_mangle)]
+extern "C" fn splitter_trace(high: u64, low: u64, words: u64, flow: u64, backend: u32) -> u32 {
+    let Some(filter) = maps::trace() else { return 0 };
+    let differs = (high ^ filter.address.high) & filter.mask.high | (low ^ filter.address.low) & filter.mask.low;
+    if differs == 0 {
+        info!(&Nothing, "{} {} {} {} {}", high, low, words, flow, backend);
     }
-    if differs != 0 {
-        return;
-    }
-    info!(
-        frame,
-        "{} {} {} {} {} {} {}",
-        packet.source.high,
-        packet.source.low,
-        packet.source_port,
-        flow.0,
-        backend,
-        rule,
-        u32::from(packet.flags)
-    );
+    0
 }
