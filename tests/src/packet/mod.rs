@@ -9,7 +9,7 @@ pub mod generate;
 pub mod parse;
 
 #[cfg(test)]
-mod known_answers;
+pub(crate) mod known_answers;
 
 use std::fmt;
 
