@@ -129,7 +129,7 @@ pub struct Units {
 pub enum Extension {
     /// Hop-by-hop options.
     HopByHop(Units),
-    /// Routing header, of type 4 (segment routing), with this many segments left.
+    /// Routing header of type 253 (RFC 4727: for experiments, so nobody minds its data), with this many segments left.
     Routing(Units, u8),
     /// Destination options.
     Destination(Units),
@@ -246,7 +246,7 @@ impl Extension {
         let body = usize::from(held) * 8 - 2;
         match routing {
             Some(segments_left) => {
-                out.put_slice(&[4, segments_left]);
+                out.put_slice(&[253, segments_left]);
                 out.put_bytes(0, body - 2);
             }
             // PadN (RFC 8200, 4.2) holds up to 255 octets; a longer body is Pad1 throughout.
