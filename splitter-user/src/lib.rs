@@ -1,6 +1,7 @@
 //! The library behind the `splitter` binary.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod desired;
 #[cfg(test)]

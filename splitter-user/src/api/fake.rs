@@ -186,7 +186,13 @@ impl Commands for Fake {
             return Err(CommandError::port_needed(&service, &request));
         }
         let full = explanation();
-        Ok(Explanation { client: request.client, port: request.port, at: full.at.filter(|_| request.at.is_some()), ..full })
+        Ok(Explanation {
+            service,
+            client: request.client,
+            port: request.port,
+            at: full.at.filter(|_| request.at.is_some()),
+            ..full
+        })
     }
 
     async fn events(&self, follow: bool) -> CommandResult<BoxStream<'static, Event>> {
@@ -416,7 +422,7 @@ pub fn events() -> Vec<Event> {
             at: time("2026-03-01T09:30:00.25Z"),
             service: Some(name("dns")),
             by: "agent".to_owned(),
-            message: "flipped: canary refused 12 of 80 attempts in 10 s; limit 5%".to_owned(),
+            message: "flipped: the canary refuses too many attempts".to_owned(),
             kind: EventKind::Flipped {
                 cause: FlipCause::Refused,
                 existing: Existing::Reset,
