@@ -21,10 +21,6 @@ impl Local for Parts {
         Err(Self::absent("agent"))
     }
 
-    fn check(&self, _: &Path) -> Result<String, Failure> {
-        Err(Self::absent("reader of configurations"))
-    }
-
     fn doctor(&self, _: Option<&Path>) -> DoctorReport {
         DoctorReport::default()
     }

@@ -8,7 +8,11 @@ use super::wire::{
     AddBackend, BackendList, Detached, DoctorReport, ErrorBody, ErrorCode, Event, ExplainRequest, Explanation, FlipRequest,
     NetworkChange, NetworkChanged, Networks, Reload, ServiceStatus, Status, TraceFilter, TraceRecord, VersionInfo,
 };
-use crate::model::{BackendWeight, ServiceName, Weight};
+use crate::{
+    config::ConfigError,
+    desired::Refusal,
+    model::{BackendWeight, ServiceName, Weight},
+};
 
 /// Who asks: the process at the other end of the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +105,33 @@ impl CommandError {
     }
 }
 
+/// What was refused by the rules of `desired`; its sentences name the remedy.
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match &refusal {
+            Refusal::UnknownService { .. } | Refusal::UnknownBackend { .. } | Refusal::UnknownNetwork { .. } => {
+                CommandErrorKind::NotFound
+            }
+            Refusal::BackendExists { .. }
+            | Refusal::AlreadyDraining { .. }
+            | Refusal::NotDraining { .. }
+            | Refusal::AlreadyFlipped { .. }
+            | Refusal::NotFlipped { .. }
+            | Refusal::NetworkExists { .. }
+            | Refusal::NetworkInOther { .. } => CommandErrorKind::Conflict,
+            Refusal::Invalid { .. } => CommandErrorKind::Invalid,
+        };
+        Self::new(kind, refusal.to_string())
+    }
+}
+
+/// A configuration that was refused: every problem, one a line.
+impl From<ConfigError> for CommandError {
+    fn from(error: ConfigError) -> Self {
+        Self::new(CommandErrorKind::Invalid, error.lines().join("\n"))
+    }
+}
+
 impl From<CommandErrorKind> for ErrorCode {
     fn from(kind: CommandErrorKind) -> Self {
         match kind {
@@ -143,7 +174,8 @@ pub trait Commands: Send + Sync + 'static {
         by: Caller,
     ) -> impl Future<Output = CommandResult<ServiceStatus>> + Send;
 
-    /// Sends everything to stable. A service that is flipped already stays so; `existing = reset` still takes effect.
+    /// Sends everything to stable. On a service that is flipped already, only what happens to established connections is changed; if
+    /// nothing is, it is a [`CommandErrorKind::Conflict`].
     fn flip(
         &self,
         service: ServiceName,

@@ -4,6 +4,7 @@ use std::{
     future::pending,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::{
@@ -14,14 +15,16 @@ use futures::{
 use super::{
     command::{Caller, CommandError, CommandErrorKind, CommandResult, Commands},
     wire::{
-        AddBackend, AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, BreachCheck, BreachReport, Check,
-        CheckResult, CohortNumbers, CohortStatus, Counters, Decision, Detached, DoctorReport, Event, EventKind, ExplainRequest,
-        Explanation, Flip, FlipCause, FlipRequest, Hypothetical, InterfaceStatus, MaglevSlot, NetworkChange, NetworkChanged,
-        Networks, Place, Reload, Rule, ServiceStatus, Status, TraceFilter, TraceRecord, Traffic, Verdict, VersionInfo, Way,
-        WeightSource, Weights,
+        AddBackend, AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, Check, CheckResult, CohortStatus,
+        Counters, Decision, Detached, DoctorReport, Event, ExplainRequest, Explanation, Flip, FlipCause, FlipRequest,
+        Hypothetical, InterfaceStatus, MaglevSlot, NetworkChange, NetworkChanged, Networks, Place, Reload, Rule, ServiceStatus,
+        Status, TraceFilter, TraceRecord, Traffic, Verdict, VersionInfo, Way, WeightSource, Weights,
     },
 };
-use crate::model::{Affinity, BackendWeight, Cohort, Existing, Mode, Protocol, ServiceName, Weight};
+use crate::{
+    model::{Affinity, BackendWeight, Cohort, Existing, Mode, Protocol, ServiceName, Weight},
+    store::{self, EventKind, Finding, FlipReason, Sample},
+};
 
 /// What was asked of a [`Fake`].
 #[derive(Clone, Debug, PartialEq)]
@@ -408,34 +411,18 @@ pub fn explanation() -> Explanation {
 }
 
 pub fn events() -> Vec<Event> {
-    vec![
-        Event {
-            id: 17,
-            at: time("2026-03-01T09:10:00Z"),
-            service: Some(name("web")),
-            by: "alice".to_owned(),
-            message: "weight 1% to 5%".to_owned(),
-            kind: EventKind::WeightChanged { from: weight("1%"), to: weight("5%") },
-        },
-        Event {
-            id: 18,
-            at: time("2026-03-01T09:30:00.25Z"),
-            service: Some(name("dns")),
-            by: "agent".to_owned(),
-            message: "flipped: the canary refuses too many attempts".to_owned(),
-            kind: EventKind::Flipped {
-                cause: FlipCause::Refused,
-                existing: Existing::Reset,
-                breach: Some(BreachReport {
-                    check: BreachCheck::Refused,
-                    limit: weight("5%"),
-                    window_ms: 10_000,
-                    canary: CohortNumbers { of: 80, failed: 12 },
-                    stable: CohortNumbers { of: 1_520, failed: 1 },
-                }),
-            },
-        },
-    ]
+    let event =
+        |id, at: &str, service: &str, kind| Event::from(store::Event { id, at: time(at), service: Some(name(service)), kind });
+    let change = EventKind::WeightChanged { from: weight("1%"), to: weight("5%"), by: "alice".to_owned() };
+    let finding = Finding {
+        check: store::Check::Refused,
+        canary: Sample { failures: 12, attempts: 80 },
+        stable: Sample { failures: 1, attempts: 1_520 },
+        limit: weight("5%"),
+        window: Duration::from_secs(10),
+    };
+    let flip = EventKind::Flipped { reason: FlipReason::Breach { finding }, existing: Existing::Reset, by: "agent".to_owned() };
+    vec![event(17, "2026-03-01T09:10:00Z", "web", change), event(18, "2026-03-01T09:30:00.25Z", "dns", flip)]
 }
 
 pub fn trace() -> Vec<TraceRecord> {

@@ -10,10 +10,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
-use crate::{
-    api::wire::NetworkList,
-    model::{BackendWeight, Cohort, Existing, ModelError, ServiceName, Weight},
-};
+use crate::model::{BackendWeight, Cohort, Existing, ModelError, NetworkList, ServiceName, Weight};
 
 /// Sends a chosen share of a service's connections to a canary, in the kernel.
 #[derive(Debug, Parser)]

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::api::{client::ClientError, wire::ErrorCode};
+use crate::{
+    api::{client::ClientError, wire::ErrorCode},
+    config::ConfigError,
+};
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +99,15 @@ impl From<ClientError> for Failure {
             },
             ClientError::Lost { .. } | ClientError::TimedOut { .. } | ClientError::NotUnderstood { .. } => Code::Failed,
         };
-        Self { code, errors: vec![error.to_string()], hint: error.remedy() }
+        // A refused configuration has a problem a line.
+        Self { code, errors: error.to_string().lines().map(str::to_owned).collect(), hint: error.remedy() }
+    }
+}
+
+/// A configuration that can't be used: every problem.
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self { code: Code::Usage, errors: error.lines(), hint: None }
     }
 }
 

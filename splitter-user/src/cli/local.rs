@@ -15,12 +15,6 @@ pub trait Local {
     /// there is one already.
     fn agent(&self, options: &AgentOptions) -> Result<(), Failure>;
 
-    /// Validates a configuration file; in a few words, what is in it.
-    ///
-    /// # Errors
-    /// Every problem of the file, with [`Code::Usage`](super::Code::Usage).
-    fn check(&self, file: &Path) -> Result<String, Failure>;
-
     /// What can be found out without the agent.
     fn doctor(&self, config: Option<&Path>) -> DoctorReport;
 }

@@ -23,7 +23,10 @@ use std::{
 use args::{Args, Command};
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::api::{DEFAULT_SOCKET, client::Client};
+use crate::{
+    api::{DEFAULT_SOCKET, client::Client},
+    config,
+};
 
 /// Where a command writes to, and how it is looked at.
 pub struct Io<'a> {
@@ -77,8 +80,11 @@ fn dispatch(args: Args, local: &dyn Local, io: &mut Io) -> Result<(), Failure> {
             local.agent(&options)
         }
         Command::Check { file } => {
-            let found = local.check(&file)?;
-            writeln!(io.out, "{}: ok: {found}", file.display())?;
+            let config = config::load(&file)?;
+            let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
+            let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            let (services, backends) = (counted(config.services.len(), "service"), counted(backends, "backend"));
+            writeln!(io.out, "{}: ok: {services}, {backends}", file.display())?;
             Ok(())
         }
         Command::Completions { shell } => {

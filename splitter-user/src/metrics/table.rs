@@ -231,7 +231,7 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: None,
         labels: &["service", "reason"],
-        help: "Flips, by reason: command, refused, reset or timeout.",
+        help: "Flips, by reason: command, refused, reset, timeout or state_lost.",
         read: |now| {
             let flips = now.services.iter().flat_map(|service| service.flips.iter().map(move |flips| (service, flips)));
             flips.map(|(service, (cause, n))| whole([service.name.to_string(), cause.as_str().to_owned()], *n)).collect()

@@ -20,9 +20,9 @@ use crate::{
         command::{CommandError, CommandErrorKind},
         fake::{Asked, Fake, address, doctor, events, explanation, name, networks, status, trace, weight},
         socket::{SOCKET_MODE, SocketError},
-        wire::{AddBackend, ErrorBody, ErrorCode, ExplainRequest, FlipRequest, NetworkChange, NetworkList, TraceFilter},
+        wire::{AddBackend, ErrorBody, ErrorCode, ExplainRequest, FlipRequest, NetworkChange, TraceFilter},
     },
-    model::{BackendWeight, Cohort, Existing},
+    model::{BackendWeight, Cohort, Existing, NetworkList},
 };
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn requests_that_mean_nothing_get_an_error_body_and_reach_nobody() {
         ("PUT /v1/services/web/weight", json, "{\"weigth\": \"1%\"}", 400, ErrorCode::Invalid, "unknown field `weigth`"),
         ("PUT /v1/services/web/weight", json, "{", 400, ErrorCode::Invalid, "JSON"),
         ("PUT /v1/services/web/weight", "", "{\"weight\": \"1%\"}", 415, ErrorCode::Invalid, "Content-Type"),
-        ("POST /v1/services/web/networks", json, "{\"list\": \"never_canary\"}", 400, ErrorCode::Invalid, "no prefix"),
+        ("POST /v1/services/web/networks", json, "{\"list\": \"never-canary\"}", 400, ErrorCode::Invalid, "no prefix"),
         ("GET /v1/services/web/trace?from=10.0.0.0/40", "", "", 400, ErrorCode::Invalid, "from"),
         ("POST /v1/services/web/flip", json, &too_long, 413, ErrorCode::Invalid, "length limit"),
     ] {

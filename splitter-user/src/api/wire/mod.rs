@@ -15,10 +15,8 @@ mod status;
 
 pub use decision::{Decision, Explanation, Hypothetical, MaglevSlot, Place, Rule, TraceRecord, Verdict};
 pub use doctor::{Check, CheckResult, DoctorReport};
-pub use event::{BreachCheck, BreachReport, CohortNumbers, Event, EventKind};
-pub use request::{
-    AddBackend, ExplainRequest, FlipRequest, NetworkChange, NetworkList, SetBackendWeight, SetWeight, TraceFilter,
-};
+pub use event::Event;
+pub use request::{AddBackend, ExplainRequest, FlipRequest, NetworkChange, SetBackendWeight, SetWeight, TraceFilter};
 pub use status::{
     AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, CohortStatus, Counters, Detached, Flip, FlipCause,
     InterfaceStatus, NetworkChanged, Networks, Reload, ServiceStatus, Status, Traffic, VersionInfo, Way, WeightSource, Weights,

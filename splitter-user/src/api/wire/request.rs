@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendWeight, Cohort, Existing, Weight};
+use crate::model::{BackendWeight, Cohort, Existing, NetworkList, Weight};
 
 /// `PUT /v1/services/{service}/weight`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,37 +57,16 @@ pub struct SetBackendWeight {
     pub weight: BackendWeight,
 }
 
-/// The two lists of networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkList {
-    /// Clients that always get the canary.
-    AlwaysCanary,
-    /// Clients that never get it.
-    NeverCanary,
-}
-
-impl NetworkList {
-    /// The word, as the command line writes it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AlwaysCanary => "always-canary",
-            Self::NeverCanary => "never-canary",
-        }
-    }
-}
-
 /// `POST /v1/services/{service}/networks`: all of it happens, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkChange {
     /// Which list.
     pub list: NetworkList,
-    /// Prefixes to be in it. One that is there already is no error.
+    /// Prefixes to be put in. One that is there already, or in the other list, is a conflict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<IpNet>,
-    /// Prefixes to be taken out. One that isn't there is an error.
+    /// Prefixes to be taken out. One that isn't there is not found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<IpNet>,
 }

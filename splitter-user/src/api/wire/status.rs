@@ -6,8 +6,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::request::NetworkList;
-use crate::model::{Affinity, BackendWeight, Cohort, Existing, Mode, Protocol, ServiceName, Weight};
+use crate::{
+    desired,
+    model::{Affinity, BackendWeight, Cohort, Existing, Mode, NetworkList, Protocol, ServiceName, Weight},
+    store::{self, FlipReason},
+};
 
 /// `GET /v1/version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,11 +235,13 @@ pub enum FlipCause {
     Reset,
     /// The canary left too many attempts unanswered.
     Timeout,
+    /// The saved state was damaged: nobody knows whether the service was flipped.
+    StateLost,
 }
 
 impl FlipCause {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Command, Self::Refused, Self::Reset, Self::Timeout];
+    pub const ALL: [Self; 5] = [Self::Command, Self::Refused, Self::Reset, Self::Timeout, Self::StateLost];
 
     /// The word.
     #[must_use]
@@ -246,6 +251,40 @@ impl FlipCause {
             Self::Refused => "refused",
             Self::Reset => "reset",
             Self::Timeout => "timeout",
+            Self::StateLost => "state_lost",
+        }
+    }
+}
+
+impl From<&FlipReason> for FlipCause {
+    fn from(reason: &FlipReason) -> Self {
+        match reason {
+            FlipReason::Person { .. } => Self::Command,
+            FlipReason::Breach { finding } => match finding.check {
+                store::Check::Refused => Self::Refused,
+                store::Check::Reset => Self::Reset,
+                store::Check::Timeout => Self::Timeout,
+            },
+            FlipReason::StateLost { .. } => Self::StateLost,
+        }
+    }
+}
+
+impl From<store::Flip> for Flip {
+    fn from(flip: store::Flip) -> Self {
+        let reason = match &flip.reason {
+            FlipReason::Person { text } => text.clone(),
+            FlipReason::Breach { .. } | FlipReason::StateLost { .. } => Some(flip.reason.to_string()),
+        };
+        Self { at: flip.at, by: flip.by, cause: FlipCause::from(&flip.reason), reason, existing: flip.existing }
+    }
+}
+
+impl From<desired::WeightSource> for WeightSource {
+    fn from(source: desired::WeightSource) -> Self {
+        match source {
+            desired::WeightSource::Config => Self::Configuration,
+            desired::WeightSource::Command => Self::Command,
         }
     }
 }

@@ -1,41 +1,16 @@
 //! Lists of lines: events, networks, the doctor's report.
 
 use super::layout::{BAD, BOLD, DIM, GOOD, WARN, paint, time, wrap};
-use crate::api::wire::{BreachReport, CheckResult, DoctorReport, Event, EventKind, NetworkList, Networks};
+use crate::{
+    api::wire::{CheckResult, DoctorReport, Event, Networks},
+    model::NetworkList,
+};
 
-/// One event: when, to which service, what, by whom; and the numbers, where a limit was crossed.
+/// One event: when, to which service, what, by whom.
 pub fn event(event: &Event) -> String {
     const HANG: usize = 22;
     let service = event.service.as_ref().map(|service| format!("{service}: ")).unwrap_or_default();
-    let text = wrap(&format!("{service}{} ({})", event.message, event.by), HANG);
-    let numbers = match &event.kind {
-        EventKind::Flipped { breach: Some(breach), .. } => format!("{}{}", " ".repeat(HANG), wrap(&numbers(breach), HANG)),
-        EventKind::Flipped { breach: None, .. }
-        | EventKind::AgentStarted { .. }
-        | EventKind::AgentStopped { .. }
-        | EventKind::Reloaded { .. }
-        | EventKind::Detached
-        | EventKind::WeightChanged { .. }
-        | EventKind::Unflipped
-        | EventKind::BackendAdded { .. }
-        | EventKind::BackendRemoved { .. }
-        | EventKind::BackendDraining { .. }
-        | EventKind::BackendUndrained { .. }
-        | EventKind::BackendWeightChanged { .. }
-        | EventKind::BackendUnreachable { .. }
-        | EventKind::BackendReachable { .. }
-        | EventKind::NetworksChanged { .. } => String::new(),
-    };
-    format!("{}  {text}{numbers}", paint(DIM, &time(event.at)))
-}
-
-fn numbers(breach: &BreachReport) -> String {
-    let seconds = breach.window_ms as f64 / 1_000.0;
-    let (canary, stable) = (breach.canary, breach.stable);
-    format!(
-        "canary {} of {}, stable {} of {} in {seconds} s; limit {}",
-        canary.failed, canary.of, stable.failed, stable.of, breach.limit
-    )
+    format!("{}  {}", paint(DIM, &time(event.at)), wrap(&format!("{service}{}", event.message), HANG))
 }
 
 /// One network a line, with its list.

@@ -29,7 +29,7 @@ use crate::api::{
 struct Agent {
     core: Arc<Fake>,
     directory: TempDir,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     _runtime: Runtime,
 }
 
@@ -40,7 +40,7 @@ impl Agent {
         let (stop, stopping) = watch::channel(false);
         let socket = Socket::bind(&directory.path().join("agent.sock"), None).expect("bound");
         runtime.spawn(server::run(socket, Arc::clone(&core), server::Options::default(), stopping));
-        Self { core, directory, _stop: stop, _runtime: runtime }
+        Self { core, directory, stop, _runtime: runtime }
     }
 
     /// Runs a command line against it.
@@ -79,14 +79,6 @@ impl Local for Here {
         assert!(options.socket.is_some(), "the global option reaches the agent");
         assert_eq!((options.config.as_path(), options.detach), (Path::new("/etc/splitter.toml"), true));
         Err(Failure::new(Code::NotPermitted, "loading a program needs CAP_BPF").hint("run it as root"))
-    }
-
-    fn check(&self, file: &Path) -> Result<String, Failure> {
-        if file == Path::new("good.toml") {
-            return Ok("2 services, 5 backends".to_owned());
-        }
-        let errors = vec!["bad.toml:3:1: no such key".to_owned(), "bad.toml:7:9: weight `101%` is out of range".to_owned()];
-        Err(Failure { code: Code::Usage, errors, hint: None })
     }
 
     fn doctor(&self, config: Option<&Path>) -> DoctorReport {

@@ -1,11 +1,13 @@
+use std::sync::Mutex;
+
 use super::*;
 use crate::{
     api::{
         command::{Caller, CommandError, CommandErrorKind},
         fake::{Asked, address, name, weight},
-        wire::{AddBackend, ExplainRequest, FlipRequest, NetworkChange, NetworkList, TraceFilter},
+        wire::{AddBackend, ExplainRequest, FlipRequest, NetworkChange, TraceFilter},
     },
-    model::{BackendWeight, Cohort, Existing},
+    model::{BackendWeight, Cohort, Existing, NetworkList},
 };
 
 #[test]
@@ -216,11 +218,20 @@ fn a_wrong_command_line_asks_nobody_and_names_what_is_wrong() {
 #[test]
 fn what_needs_no_agent_works_without() {
     let nowhere = Path::new("/nonexistent/agent.sock");
-    let good = splitter(nowhere, "check good.toml");
-    assert_eq!((good.code, good.out.as_str()), (Code::Ok, "good.toml: ok: 2 services, 5 backends\n"));
-    let bad = splitter(nowhere, "check bad.toml");
-    let told = "error: bad.toml:3:1: no such key\nerror: bad.toml:7:9: weight `101%` is out of range\n";
-    assert_eq!((bad.code, bad.err.as_str(), bad.out.as_str()), (Code::Usage, told, ""));
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("splitter.toml");
+    let file = file.to_str().expect("text");
+    let right = "[agent]\ninterfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\naddress = \"192.0.2.10:80\"\n\
+        weight = \"5%\"\nstable = [\"10.1.0.2:8080\", \"10.1.0.3:8080\"]\ncanary = [\"10.1.0.4:8080\"]\n";
+    std::fs::write(file, right).expect("a file");
+    let good = splitter(nowhere, &format!("check {file}"));
+    assert_eq!((good.code, good.out), (Code::Ok, format!("{file}: ok: 1 service, 3 backends\n")), "{}", good.err);
+
+    std::fs::write(file, right.replace("5%", "101%").replace("protocol", "protocoll")).expect("a file");
+    let bad = splitter(nowhere, &format!("check {file}"));
+    assert_eq!((bad.code, bad.out.as_str()), (Code::Usage, ""));
+    assert!(bad.err.lines().count() >= 2, "every problem is told: {}", bad.err);
+    assert!(bad.err.lines().all(|line| line.starts_with(&format!("error: {file}:"))), "{}", bad.err);
     for shell in ["bash", "zsh", "fish"] {
         let script = splitter(nowhere, &format!("completions {shell}"));
         assert_eq!(script.code, Code::Ok);
@@ -244,14 +255,42 @@ fn a_stream_that_the_agent_ends_is_an_error_and_a_reader_who_has_seen_enough_is_
     assert_eq!(run_into(&socket, "trace web", &mut pipe, &mut Vec::new()), Code::Ok);
     assert_eq!(pipe.text.iter().filter(|byte| **byte == b'\n').count(), 3);
 
-    let following = std::thread::spawn(move || splitter(&socket, "events --follow"));
-    while !agent.core.asked().contains(&Asked::Events(true)) && !following.is_finished() {
+    let shown = Shared::default();
+    let mut out = shown.clone();
+    let following = std::thread::spawn(move || {
+        let mut err = Vec::new();
+        let code = run_into(&socket, "events --follow", &mut out, &mut err);
+        (code, String::from_utf8(strip_bytes(&err).into_vec()).expect("text"))
+    });
+    while shown.text().matches("by ").count() < 2 && !following.is_finished() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    agent._stop.send(true).expect("the server listens");
-    let outcome = following.join().expect("it ends");
-    assert_eq!((outcome.code, outcome.out.matches("Z  ").count()), (Code::NotReachable, 2), "{outcome:?}");
-    assert!(outcome.err.contains("ended the stream"), "{outcome:?}");
+    agent.stop.send(true).expect("the server listens");
+    let (code, err) = following.join().expect("it ends");
+    assert_eq!(code, Code::NotReachable, "{err}");
+    assert!(err.contains("ended the stream"), "{err}");
+    assert_eq!(shown.text().matches("by ").count(), 2, "both events were shown");
+}
+
+/// Output that can be read while it is written.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("nobody panicked")).into_owned()
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panicked").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn user() -> Option<String> {
