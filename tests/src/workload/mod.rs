@@ -1,1 +1,1 @@
-//! Placeholder of the skeleton.
+//! Servers and loads.
