@@ -59,11 +59,14 @@ pub use self::{
 use self::{
     namespace::write_sysctl,
     owner::Owner,
-    plan::{Options, Plan},
+    plan::{End, Options, Plan},
 };
 
 /// How long the kernel may take to bring all links up.
 const LINKS_UP: Duration = Duration::from_secs(5);
+
+/// The first index of an interface; 1 is the loopback's.
+const FIRST_INDEX: u32 = 2;
 
 /// A standing lab; dropping it takes it down.
 #[derive(Debug)]
@@ -311,8 +314,15 @@ fn build(plan: &Plan) -> Result<Lab> {
         namespace.enter(|| made.sysctls.iter().try_for_each(|(name, value)| write_sysctl(name, value)))??;
         namespaces.insert(made.label.clone(), namespace);
     }
+    // Every end gets an index of its own. Where both ends of a pair have the same one, each in its namespace, the
+    // kernel takes the carrier's coming for a thing that is not urgent and acts on it a second later
+    // (net/core/link_watch.c, linkwatch_urgent_event).
+    let mut index = FIRST_INDEX..;
     ip_outside(plan.cables.iter().map(|cable| {
-        let [a, b] = cable.ends.each_ref().map(|end| format!("{} netns {} mtu {}", end.device, full(&end.namespace), cable.mtu));
+        let [a, b] = cable.ends.each_ref().map(|End { namespace, device, .. }| {
+            let index = index.next().expect("fewer than four billion ends");
+            format!("{device} netns {} index {index} mtu {}", full(namespace), cable.mtu)
+        });
         format!("link add {a} type veth peer name {b}")
     }))?;
     for made in &plan.namespaces {
@@ -325,8 +335,8 @@ fn build(plan: &Plan) -> Result<Lab> {
         namespace.set_offload(&end.device, Offload::Gro, true)?;
         polling.push(attach(namespace, &end.device, Verdict::Pass)?);
     }
-    for namespace in namespaces.values() {
-        links_up(namespace)?;
+    for end in plan.cables.iter().flat_map(|cable| &cable.ends) {
+        link_up(&namespaces[&end.namespace], &end.device)?;
     }
 
     let node = Node {
@@ -344,16 +354,16 @@ fn build(plan: &Plan) -> Result<Lab> {
 }
 
 /// A carrier is noticed by a kernel worker, so a link can be lame for a moment after it was set up.
-fn links_up(namespace: &Namespace) -> Result<()> {
+fn link_up(namespace: &Namespace, device: &str) -> Result<()> {
     let deadline = Instant::now() + LINKS_UP;
-    loop {
-        let Some(lame) = namespace.devices()?.into_iter().find(|device| !device.running) else { return Ok(()) };
+    while !namespace.device(device)?.running {
         if Instant::now() > deadline {
-            let what = format!("link {} of {}", lame.name, namespace.name());
+            let what = format!("link {device} of {}", namespace.name());
             return Err(LabError::Late { what, limit: LINKS_UP });
         }
         thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
 }
 
 /// Runs lines of `ip -batch` outside the lab.
