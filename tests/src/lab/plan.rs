@@ -240,10 +240,11 @@ impl Plan {
         } else {
             self.cable(options.mtu, [("node", "front", Some(self.node_addresses[0])), (front, device, address)]);
         }
-        for Addresses { v4, v6 } in self.client[1..].to_vec() {
-            self.of("client").ip.push(format!("addr add {v4}/16 dev eth0"));
-            self.of("client").ip.push(format!("addr add {v6}/64 dev eth0 nodad"));
-        }
+        let more = self.client[1..]
+            .iter()
+            .flat_map(|Addresses { v4, v6 }| [format!("addr add {v4}/16 dev eth0"), format!("addr add {v6}/64 dev eth0 nodad")]);
+        let more: Vec<String> = more.collect();
+        self.of("client").ip.extend(more);
         self.route("client", &everywhere(), gateway);
         if let Some(near) = near {
             self.route("router", &everywhere(), self.node_addresses[0]);
