@@ -8,6 +8,7 @@ pub mod tcp_echo;
 pub mod tools;
 pub mod udp_echo;
 
+mod listen;
 mod stream;
 mod worker;
 

@@ -15,13 +15,14 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
     Identity,
+    listen::{listeners, watched},
     stream::Stream,
     worker::{Stop, Worker},
 };
@@ -44,10 +45,7 @@ impl Server {
     /// # Errors
     /// When it cannot listen.
     pub fn start(namespace: &Namespace, identity: &Identity, addresses: &[SocketAddr]) -> Result<Self> {
-        let bound = namespace.enter(|| addresses.iter().map(bind).collect::<io::Result<Vec<_>>>())?;
-        let listeners = bound.map_err(LabError::io(format!("listen on {addresses:?} in {}", namespace.name())))?;
-        let addresses = listeners.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<Vec<_>>>();
-        let addresses = addresses.map_err(LabError::io("read a socket's address"))?;
+        let (listeners, addresses) = listeners(namespace, addresses)?;
         let identity = identity.clone();
         let worker = Worker::start(namespace, &format!("tcp-{}", identity.name), move |stop| serve(identity, listeners, stop))?;
         Ok(Self { addresses, _worker: worker })
@@ -236,12 +234,6 @@ impl Report {
     }
 }
 
-fn bind(address: &SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 fn tag(identity: &Identity) -> [u8; TAG] {
     let digest = Sha256::digest(identity.wire());
     std::array::from_fn(|at| digest[at])
@@ -250,7 +242,7 @@ fn tag(identity: &Identity) -> [u8; TAG] {
 async fn serve(identity: Identity, listeners: Vec<std::net::TcpListener>, mut stop: Stop) {
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let listener = TcpListener::from_std(listener).expect("a non-blocking socket, and a runtime with its drivers");
+        let listener = watched(listener);
         let identity = identity.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();

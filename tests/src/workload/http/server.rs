@@ -16,7 +16,6 @@ use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpSocket,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -26,12 +25,11 @@ use crate::{
     lab::{LabError, Namespace, Result},
     workload::{
         Identity,
+        listen::{listen, listeners, watched},
         worker::{Stop, Worker},
     },
 };
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
 /// The longest body that is served, in bytes.
 const LONGEST_BODY: usize = 64 << 20;
 
@@ -87,11 +85,7 @@ impl Server {
     /// # Errors
     /// When it cannot listen.
     pub fn start(namespace: &Namespace, identity: Identity, addresses: &[SocketAddr]) -> Result<Self> {
-        let bound = namespace
-            .block_on(async { addresses.iter().map(|address| listen(*address)?.into_std()).collect::<io::Result<Vec<_>>>() })?;
-        let listeners = bound.map_err(LabError::io(format!("listen on {addresses:?} in {}", namespace.name())))?;
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>();
-        let addresses = addresses.map_err(LabError::io("read a socket's address"))?;
+        let (listeners, addresses) = listeners(namespace, addresses)?;
         let shared = Arc::new(Shared { identity: identity.clone(), connections: AtomicU64::new(0), requests: AtomicU64::new(0) });
         let (commands, received) = mpsc::unbounded_channel();
         let worker = {
@@ -137,14 +131,6 @@ impl Server {
     }
 }
 
-/// SO_REUSEADDR lets it listen again while connections of its former socket live.
-fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 async fn serve(
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
@@ -152,11 +138,7 @@ async fn serve(
     mut commands: mpsc::UnboundedReceiver<Command>,
     mut stop: Stop,
 ) {
-    let mut open = listeners
-        .into_iter()
-        .map(tokio::net::TcpListener::from_std)
-        .collect::<io::Result<Vec<_>>>()
-        .expect("a listening socket can be watched by a runtime that has its drivers");
+    let mut open: Vec<_> = listeners.into_iter().map(watched).collect();
     let mut mode = Mode::Serve;
     let mut connections = JoinSet::new();
     let (ended, end) = watch::channel(false);

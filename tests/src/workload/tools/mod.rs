@@ -65,3 +65,22 @@ fn comes_up(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_an_error_that_names_its_package() {
+        let error = program("no-such-program", "its-package").expect_err("there is no such program").to_string();
+        assert_eq!(error, "\"no-such-program\" is not installed; on Debian: apt-get install its-package");
+    }
+
+    #[test]
+    fn a_present_program_is_found() {
+        assert_eq!(
+            program("sh", "dash").expect("every machine has one").get_program().to_string_lossy().rsplit('/').next(),
+            Some("sh")
+        );
+    }
+}
