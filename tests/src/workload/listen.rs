@@ -1,0 +1,40 @@
+//! Listening sockets of servers.
+
+use std::{io, net::SocketAddr};
+
+use tokio::net::{TcpListener, TcpSocket};
+
+use crate::lab::{LabError, Namespace, Result};
+
+/// Connections that may wait to be accepted. The standard library's 128 overflow when a load begins, and who is
+/// dropped then comes back a second later.
+const BACKLOG: u32 = 4096;
+
+/// Non-blocking sockets inside a namespace, and their addresses.
+pub(crate) fn listeners(
+    namespace: &Namespace,
+    addresses: &[SocketAddr],
+) -> Result<(Vec<std::net::TcpListener>, Vec<SocketAddr>)> {
+    let one = |address| {
+        let listener = listen(address)?.into_std()?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    let bound = namespace.block_on(async { addresses.iter().copied().map(one).collect::<io::Result<Vec<_>>>() })?;
+    let bound = bound.map_err(LabError::io(format!("listen on {addresses:?} in {}", namespace.name())))?;
+    Ok(bound.into_iter().unzip())
+}
+
+/// One socket in the calling thread's namespace, for its runtime. `SO_REUSEADDR` lets a server listen again while
+/// connections of its former socket live.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// The socket as a runtime's own.
+pub(crate) fn watched(listener: std::net::TcpListener) -> TcpListener {
+    TcpListener::from_std(listener).expect("a non-blocking socket, and a runtime with its drivers")
+}
