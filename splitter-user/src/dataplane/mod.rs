@@ -3,7 +3,20 @@
 //! The only module that knows aya, maps and the memory that agent and kernel share. Everything here is synchronous: a few stores into mapped
 //! memory, seldom a system call. One task of the agent owns it.
 
+mod apply;
+mod clock;
+mod destinations;
 pub mod fake;
+pub mod kernel;
+mod lines;
+mod loader;
+mod maglev;
+mod mapped;
+mod networks;
+mod numbers;
+mod object;
+mod sweep;
+mod trace;
 mod types;
 
 pub use types::{

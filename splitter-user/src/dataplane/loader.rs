@@ -1,0 +1,537 @@
+//! Loading, pinning, attaching, adopting.
+//!
+//! In the pin directory lie `maps/`, complete or not there at all (it's filled under another name and renamed), and `links/`, one pin per interface, named
+//! by how and where it's attached. Whoever finds `maps/` adopts: the program is loaded anew on the same maps, and each link is switched to it by one
+//! system call, so every packet meets the old program or the new one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapData, MapError, lpm_trie::LpmTrie},
+    programs::{
+        ProgramError, Xdp,
+        links::{FdLink, LinkError, PinnedLink},
+        xdp::{XdpLink, XdpMode as AyaMode},
+    },
+};
+use splitter_ebpf::abi::{
+    ABI_VERSION, Backend, BackendCounters, Bucket, Destination, Identity, MaglevLine, Nat, ReasonCounters, Service,
+    ServiceCounters, Settings, Slot, TraceFilter,
+};
+
+use super::{
+    ApplyError, Attached, AttachedMode,
+    mapped::{Mapped, Plain},
+    object::PROGRAM,
+};
+use crate::config::XdpMode;
+
+/// Why a data plane could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The binary was built by plain cargo.
+    #[error("this binary was built without its XDP program; build it with `cargo xtask build`")]
+    NoProgram,
+    /// Not root, and without the capabilities.
+    #[error("loading the XDP program is not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    NotPermitted,
+    /// No BPF file system where pins should go.
+    #[error(
+        "{directory} is not on a BPF file system: {why}; mount one with `mount -t bpf bpf /sys/fs/bpf`, or set `pin_directory`"
+    )]
+    NoBpfFs {
+        /// The pin directory.
+        directory: PathBuf,
+        /// What failed.
+        why: String,
+    },
+    /// What is pinned was made by another version.
+    #[error(
+        "the data plane in {directory} has ABI version {found}, and this agent needs {ABI_VERSION}; run `splitter detach` of the version that made it \
+         (its connections are cut), then start this agent"
+    )]
+    Abi {
+        /// The pin directory.
+        directory: PathBuf,
+        /// The version found.
+        found: u32,
+    },
+    /// What is pinned can't be read.
+    #[error("the data plane in {directory} can't be adopted: {why}; `splitter detach` removes it")]
+    Unadoptable {
+        /// The pin directory.
+        directory: PathBuf,
+        /// What failed.
+        why: String,
+    },
+    /// No such interface.
+    #[error("there is no interface `{name}`; `ip link` lists them, and `interfaces` in [agent] names those to use")]
+    NoInterface {
+        /// Its name.
+        name: String,
+    },
+    /// Somebody else's program is there.
+    #[error(
+        "interface `{name}` has an XDP program of somebody else; `ip link show {name}` names it, `ip link set {name} xdp off` removes it"
+    )]
+    Taken {
+        /// The interface.
+        name: String,
+    },
+    /// The driver can't.
+    #[error("interface `{name}` has no native XDP: {why}; set `xdp_mode = \"generic\"` (slower), or \"auto\"")]
+    NoNative {
+        /// The interface.
+        name: String,
+        /// What the kernel said.
+        why: String,
+    },
+    /// Something else.
+    #[error("{tried}: {why}")]
+    Kernel {
+        /// What was tried.
+        tried: String,
+        /// What the kernel said.
+        why: String,
+    },
+}
+
+impl OpenError {
+    /// Whether privileges are what is missing.
+    #[must_use]
+    pub const fn is_permission(&self) -> bool {
+        matches!(self, Self::NotPermitted)
+    }
+
+    /// Whether somebody else is in the way.
+    #[must_use]
+    pub const fn is_conflict(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::Abi { .. })
+    }
+
+    fn kernel(tried: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Self::Kernel { tried: tried.into(), why: why.to_string() }
+    }
+}
+
+/// Sizes of a data plane, fixed when it's made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Services.
+    pub services: u32,
+    /// Backends.
+    pub backends: u32,
+    /// Buckets of each affinity table; a power of two.
+    pub buckets: u32,
+    /// Prefixes.
+    pub networks: u32,
+    /// NAT addresses.
+    pub nats: u32,
+    /// Ports in the NAT range.
+    pub nat_ports: u32,
+    /// CPUs.
+    pub cpus: u32,
+}
+
+impl Sizes {
+    /// Lines of the Maglev map: for each service two generations of two tables of the smallest size, and for each backend what the larger sizes need.
+    fn lines(&self) -> u32 {
+        self.services * 2 * 2 * 128 + self.backends * 26
+    }
+
+    fn slots(&self) -> u32 {
+        self.nats * 2 * self.nat_ports
+    }
+
+    fn entries(&self) -> [(&'static str, u32); 15] {
+        [
+            ("SERVICES", self.services),
+            ("BACKENDS", self.backends),
+            ("MAGLEV", self.lines()),
+            ("NATS", self.nats),
+            ("AFFINITY", self.buckets),
+            ("NAT_AFFINITY", self.buckets),
+            ("SLOTS", self.slots()),
+            ("CURSORS", self.cpus * self.nats),
+            ("BUDGETS", self.cpus),
+            ("NETWORKS", self.networks),
+            ("BACKEND_COUNTERS", self.cpus * self.backends),
+            ("SERVICE_COUNTERS", self.cpus * self.services),
+            ("REASON_COUNTERS", self.cpus),
+            ("SWEEP_COUNTERS", self.backends),
+            ("TRACE", 1),
+        ]
+    }
+}
+
+/// The maps, as memory.
+#[derive(Debug)]
+pub struct Maps {
+    pub identity: Mapped<Identity>,
+    pub settings: Mapped<Settings>,
+    pub destinations: Mapped<Destination>,
+    pub services: Mapped<Service>,
+    pub backends: Mapped<Backend>,
+    pub maglev: Mapped<MaglevLine>,
+    pub nats: Mapped<Nat>,
+    pub affinity: Mapped<Bucket>,
+    pub nat_affinity: Mapped<Bucket>,
+    pub slots: Mapped<Slot>,
+    pub backend_counters: Mapped<BackendCounters>,
+    pub service_counters: Mapped<ServiceCounters>,
+    pub reason_counters: Mapped<ReasonCounters>,
+    pub sweep_counters: Mapped<BackendCounters>,
+    pub trace: Mapped<TraceFilter>,
+}
+
+/// A program loaded on maps, not attached yet.
+pub struct Loaded {
+    pub ebpf: Ebpf,
+    pub maps: Maps,
+    /// Taken by whoever changes them.
+    pub networks: Option<NetworksMap>,
+    pub networks_room: usize,
+    pub program: &'static str,
+    pub adopted: bool,
+    pub verified: Option<u32>,
+}
+
+const MAPS: &str = "maps";
+const HALF_MADE: &str = "maps-half-made";
+const LINKS: &str = "links";
+const MULTI_BUFFER: &str = "splitter_frags";
+const SINGLE_BUFFER: &str = "splitter";
+const CLOCK: &str = "splitter_clock";
+
+/// Loads the program, on the maps of a running data plane if there is one.
+pub fn load(
+    directory: &Path,
+    sizes: &Sizes,
+    settings: impl FnOnce(&Ebpf) -> Result<Settings, OpenError>,
+) -> Result<Loaded, OpenError> {
+    let object = PROGRAM.ok_or(OpenError::NoProgram)?;
+    raise_memory_limit();
+    let maps = directory.join(MAPS);
+    let adopted = maps.exists();
+    let pins = if adopted {
+        check_version(directory, &maps.join("IDENTITY"))?;
+        maps.clone()
+    } else {
+        let fresh = directory.join(HALF_MADE);
+        remove(&fresh).map_err(|error| no_bpffs(directory, &error))?;
+        fs::create_dir_all(&fresh).map_err(|error| no_bpffs(directory, &error))?;
+        fresh
+    };
+    let mut ebpf = load_object(object, &pins, sizes).map_err(|error| explain_load(directory, adopted, &error))?;
+    let (program, verified) = load_program(&mut ebpf)?;
+    xdp(&mut ebpf, CLOCK)?.load().map_err(|error| explain_program("loading the clock", &error))?;
+    let (mapped, networks, networks_room) = take_maps(&mut ebpf)?;
+    let identity = mapped.identity.read(0);
+    if adopted {
+        mapped.identity.write(0, Identity { adoptions: identity.adoptions + 1, ..identity });
+    } else {
+        mapped.settings.write(0, settings(&ebpf)?);
+        mapped.identity.write(0, Identity { abi_version: ABI_VERSION, adoptions: 0 });
+        fs::rename(&pins, &maps).map_err(|error| OpenError::kernel(format!("moving the maps to {}", maps.display()), error))?;
+    }
+    Ok(Loaded { ebpf, maps: mapped, networks: Some(networks), networks_room, program, adopted, verified })
+}
+
+fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfError> {
+    let mut loader = EbpfLoader::new();
+    loader.default_map_pin_directory(pins);
+    for (name, entries) in sizes.entries() {
+        loader.map_max_entries(name, entries.max(1));
+    }
+    loader.load(object)
+}
+
+/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't.
+fn load_program(ebpf: &mut Ebpf) -> Result<(&'static str, Option<u32>), OpenError> {
+    let mut refused = None;
+    for name in [MULTI_BUFFER, SINGLE_BUFFER] {
+        let program = xdp(ebpf, name)?;
+        match program.load() {
+            Ok(()) => return Ok((name, program.info().ok().and_then(|info| info.verified_instruction_count()))),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.map_or(OpenError::NoProgram, |error| explain_program("loading the XDP program", &error)))
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, OpenError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| OpenError::kernel("reading the object", format!("no program {name}")))?;
+    program.try_into().map_err(|error: ProgramError| OpenError::kernel(format!("reading program {name}"), error))
+}
+
+/// The XDP program that tells the data plane's time.
+pub fn clock(ebpf: &Ebpf) -> Result<&Xdp, OpenError> {
+    let program = ebpf.program(CLOCK).ok_or_else(|| OpenError::kernel("reading the object", "no clock"))?;
+    program.try_into().map_err(|error: ProgramError| OpenError::kernel("reading the clock", error))
+}
+
+/// The prefix table.
+pub type NetworksMap = LpmTrie<MapData, [u8; 20], u8>;
+
+fn take_maps(ebpf: &mut Ebpf) -> Result<(Maps, NetworksMap, usize), OpenError> {
+    let maps = Maps {
+        identity: mapped(ebpf, "IDENTITY")?,
+        settings: mapped(ebpf, "SETTINGS")?,
+        destinations: mapped(ebpf, "DESTINATIONS")?,
+        services: mapped(ebpf, "SERVICES")?,
+        backends: mapped(ebpf, "BACKENDS")?,
+        maglev: mapped(ebpf, "MAGLEV")?,
+        nats: mapped(ebpf, "NATS")?,
+        affinity: mapped(ebpf, "AFFINITY")?,
+        nat_affinity: mapped(ebpf, "NAT_AFFINITY")?,
+        slots: mapped(ebpf, "SLOTS")?,
+        backend_counters: mapped(ebpf, "BACKEND_COUNTERS")?,
+        service_counters: mapped(ebpf, "SERVICE_COUNTERS")?,
+        reason_counters: mapped(ebpf, "REASON_COUNTERS")?,
+        sweep_counters: mapped(ebpf, "SWEEP_COUNTERS")?,
+        trace: mapped(ebpf, "TRACE")?,
+    };
+    let map = take(ebpf, "NETWORKS")?;
+    let room = room(&map).map_err(|error| OpenError::kernel("reading the networks' size", error))?;
+    let networks = LpmTrie::try_from(map).map_err(|error| OpenError::kernel("opening the networks", error))?;
+    Ok((maps, networks, room))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {
+    ebpf.take_map(name).ok_or_else(|| OpenError::kernel("reading the object", format!("no map {name}")))
+}
+
+fn room(map: &Map) -> Result<usize, MapError> {
+    let (Map::Array(data) | Map::LpmTrie(data)) = map else {
+        return Err(MapError::InvalidMapType { map_type: map_type(map) });
+    };
+    Ok(data.info()?.max_entries() as usize)
+}
+
+fn map_type(map: &Map) -> u32 {
+    // Only reached when the object isn't this crate's.
+    matches!(map, Map::Unsupported(_)).into()
+}
+
+/// A map's memory. An adopted map has the size that it was made with, whatever the configuration says now.
+fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
+    let failed = |why: String| OpenError::kernel(format!("mapping {name} into memory"), why);
+    let map = take(ebpf, name)?;
+    let length = room(&map).map_err(|error| failed(error.to_string()))?;
+    let Map::Array(data) = &map else { return Err(failed("it isn't an array".to_owned())) };
+    Mapped::new(data.fd(), length).map_err(|error| failed(error.to_string()))
+}
+
+fn check_version(directory: &Path, identity: &Path) -> Result<(), OpenError> {
+    let unadoptable = |why: String| OpenError::Unadoptable { directory: directory.to_owned(), why };
+    let data = MapData::from_pin(identity).map_err(|error| match permission(&error) {
+        true => OpenError::NotPermitted,
+        false => unadoptable(error.to_string()),
+    })?;
+    let mapped = Mapped::<Identity>::new(data.fd(), 1).map_err(|error| unadoptable(error.to_string()))?;
+    match mapped.read(0).abi_version {
+        ABI_VERSION => Ok(()),
+        found => Err(OpenError::Abi { directory: directory.to_owned(), found }),
+    }
+}
+
+/// Kernels before 5.11 count maps against this limit.
+fn raise_memory_limit() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!(%error, "the limit of locked memory stays; only kernels before 5.11 mind");
+    }
+}
+
+/// Attaches the program to an interface, or switches the link that is there already.
+pub fn attach(loaded: &mut Loaded, directory: &Path, name: &str, mode: XdpMode) -> Result<(Attached, Option<String>), OpenError> {
+    let index = nix::net::if_::if_nametoindex(name).map_err(|_| OpenError::NoInterface { name: name.to_owned() })?;
+    let links = directory.join(LINKS);
+    fs::create_dir_all(&links).map_err(|error| no_bpffs(directory, &error))?;
+    for (attached_mode, aya_mode) in [(AttachedMode::Native, AyaMode::Driver), (AttachedMode::Generic, AyaMode::Skb)] {
+        let pin = links.join(pin_name(attached_mode, index));
+        if !pin.exists() {
+            continue;
+        }
+        let wrong_mode = matches!((mode, aya_mode), (XdpMode::Native, AyaMode::Skb) | (XdpMode::Generic, AyaMode::Driver));
+        if !wrong_mode && switch(loaded, &pin).is_ok() {
+            return Ok((Attached { name: name.to_owned(), index, mode: attached_mode }, None));
+        }
+        // Another mode is wanted, or the interface went away and another one has its index now.
+        remove(&pin).map_err(|error| OpenError::kernel(format!("removing {}", pin.display()), error))?;
+    }
+    let attached = |mode| Attached { name: name.to_owned(), index, mode };
+    match mode {
+        XdpMode::Native => {
+            new_link(loaded, &links, name, index, AttachedMode::Native).map(|()| (attached(AttachedMode::Native), None))
+        }
+        XdpMode::Generic => {
+            new_link(loaded, &links, name, index, AttachedMode::Generic).map(|()| (attached(AttachedMode::Generic), None))
+        }
+        XdpMode::Auto => match new_link(loaded, &links, name, index, AttachedMode::Native) {
+            Ok(()) => Ok((attached(AttachedMode::Native), None)),
+            Err(OpenError::NoNative { why, .. }) => {
+                new_link(loaded, &links, name, index, AttachedMode::Generic)?;
+                let warning = format!("interface {name} has no native XDP ({why}); attached in generic mode, which is slower");
+                Ok((attached(AttachedMode::Generic), Some(warning)))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn pin_name(mode: AttachedMode, index: u32) -> String {
+    match mode {
+        AttachedMode::Native => format!("native-{index}"),
+        AttachedMode::Generic => format!("generic-{index}"),
+    }
+}
+
+fn switch(loaded: &mut Loaded, pin: &Path) -> Result<(), OpenError> {
+    let failed = |why: String| OpenError::kernel(format!("switching the link {}", pin.display()), why);
+    let link = PinnedLink::from_pin(pin).map_err(|error| failed(error.to_string()))?;
+    let link = XdpLink::try_from(FdLink::from(link)).map_err(|error: LinkError| failed(error.to_string()))?;
+    let program = loaded.program;
+    xdp(&mut loaded.ebpf, program)?.attach_to_link(link).map(drop).map_err(|error| failed(error.to_string()))
+}
+
+fn new_link(loaded: &mut Loaded, links: &Path, name: &str, index: u32, mode: AttachedMode) -> Result<(), OpenError> {
+    let program = loaded.program;
+    let program = xdp(&mut loaded.ebpf, program)?;
+    let aya_mode = match mode {
+        AttachedMode::Native => AyaMode::Driver,
+        AttachedMode::Generic => AyaMode::Skb,
+    };
+    let id = program.attach_to_if_index(index, aya_mode).map_err(|error| explain_attach(name, mode, &error))?;
+    let failed = |why: String| OpenError::kernel(format!("keeping the program on {name}"), why);
+    let link = program.take_link(id).map_err(|error| failed(error.to_string()))?;
+    let link =
+        FdLink::try_from(link).map_err(|_| failed("the kernel has no links for XDP; it has to be 5.9 or later".to_owned()))?;
+    // The pin keeps the link when the agent ends; the file descriptor may go.
+    link.pin(links.join(pin_name(mode, index))).map(drop).map_err(|error| failed(error.to_string()))
+}
+
+/// Takes the program off the interfaces that aren't among these.
+pub fn detach_others(directory: &Path, keep: &[Attached]) -> io::Result<()> {
+    let keep: Vec<String> = keep.iter().map(|attached| pin_name(attached.mode, attached.index)).collect();
+    let links = match fs::read_dir(directory.join(LINKS)) {
+        Ok(links) => links,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for link in links {
+        let link = link?;
+        if !keep.iter().any(|name| link.file_name() == name.as_str()) {
+            fs::remove_file(link.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything that is pinned, the links first. Works without an agent and whatever version made it.
+///
+/// # Errors
+/// The file system's.
+pub fn unpin(directory: &Path) -> Result<(), ApplyError> {
+    for part in [LINKS, MAPS, HALF_MADE] {
+        let path = directory.join(part);
+        remove(&path)
+            .map_err(|error| ApplyError::Kernel { tried: format!("removing {}", path.display()), why: error.to_string() })?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ApplyError::Kernel { tried: format!("removing {}", directory.display()), why: error.to_string() })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn no_bpffs(directory: &Path, error: &io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => OpenError::NotPermitted,
+        _ => OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() },
+    }
+}
+
+fn explain_load(directory: &Path, adopted: bool, error: &EbpfError) -> OpenError {
+    if permission(error) {
+        return OpenError::NotPermitted;
+    }
+    if !adopted && root_cause(error).and_then(io::Error::raw_os_error) == Some(libc::EINVAL) && !is_bpffs(directory) {
+        return OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() };
+    }
+    match adopted {
+        true => OpenError::Unadoptable { directory: directory.to_owned(), why: chain(error) },
+        false => OpenError::kernel("making the maps", chain(error)),
+    }
+}
+
+fn explain_program(tried: &str, error: &ProgramError) -> OpenError {
+    if permission(error) && !matches!(error, ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().is_empty())
+    {
+        return OpenError::NotPermitted;
+    }
+    OpenError::kernel(tried, chain(error))
+}
+
+fn explain_attach(name: &str, mode: AttachedMode, error: &ProgramError) -> OpenError {
+    let name = name.to_owned();
+    match root_cause(error).and_then(io::Error::raw_os_error) {
+        Some(libc::EBUSY | libc::EEXIST) => OpenError::Taken { name },
+        Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted,
+        _ if mode == AttachedMode::Native => OpenError::NoNative { name, why: chain(error) },
+        _ => OpenError::kernel(format!("attaching to {name}"), chain(error)),
+    }
+}
+
+fn is_bpffs(directory: &Path) -> bool {
+    nix::sys::statfs::statfs(directory).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
+}
+
+fn permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    root_cause(error).is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// The operating system's error at the bottom of a chain.
+fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+    let mut cause = Some(error);
+    let mut found = None;
+    while let Some(error) = cause {
+        found = error.downcast_ref::<io::Error>().or(found);
+        cause = error.source();
+    }
+    found
+}
+
+/// All of an error's causes in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl Loaded {
+    /// Whether the program takes jumbo frames.
+    pub fn is_multi_buffer(&self) -> bool {
+        self.program == MULTI_BUFFER
+    }
+}

@@ -1,0 +1,170 @@
+//! The walk through the tables of connections.
+
+use std::mem::offset_of;
+
+use splitter_ebpf::{
+    abi::{BUCKET, BackendCounters, Slot, flags},
+    affinity::{self, Limits, Word},
+    stamp::Stamp,
+    tcp::{self, SlotWord},
+};
+
+use super::loader::Maps;
+
+/// What was found, by backend's number.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Connections that live.
+    pub live: Vec<u64>,
+    /// Entries of any kind, those that are closing among them.
+    pub held: Vec<u64>,
+    /// Words in use in the `dsr` table.
+    pub words: u64,
+    /// Slots in use.
+    pub slots: u64,
+}
+
+/// What to do with an entry.
+enum Fate {
+    Lives,
+    Closing,
+    /// Forget it; an attempt that never completed counts as timed out.
+    Gone {
+        timed_out: bool,
+    },
+}
+
+/// A service, as far as the sweep needs it.
+#[derive(Clone, Copy)]
+struct Ages {
+    limits: Limits,
+    udp: bool,
+}
+
+/// Walks both tables. Entries of backends and services that aren't in use are forgotten.
+pub fn sweep(maps: &Maps, now: Stamp) -> Found {
+    let services: Vec<Option<Ages>> = (0..maps.services.len()).map(|number| ages(maps, number)).collect();
+    let owners: Vec<Option<usize>> = (0..maps.backends.len()).map(|number| owner(maps, number)).collect();
+    let mut found = Found { live: vec![0; owners.len()], held: vec![0; owners.len()], ..Found::default() };
+    for bucket in 0..maps.affinity.len() {
+        for cell in &maps.affinity.bucket(bucket).words {
+            let raw = cell.load();
+            if raw == 0 {
+                continue;
+            }
+            let word = Word(raw);
+            let backend = word.value() as usize;
+            let ages = owners.get(backend).copied().flatten().and_then(|service| services[service]);
+            let fate = ages.map_or(Fate::Gone { timed_out: false }, |ages| word_fate(word, ages, now));
+            if settle(maps, &mut found, backend, fate, |new| cell.replace(raw, new)) {
+                found.words += 1;
+            }
+        }
+    }
+    for index in 0..maps.slots.len() {
+        let cell = maps.slots.word(index, offset_of!(Slot, word));
+        let raw = cell.load();
+        if raw == 0 {
+            continue;
+        }
+        let backend = usize::from(maps.slots.field::<u16>(index, offset_of!(Slot, backend)));
+        let service = usize::from(maps.slots.field::<u16>(index, offset_of!(Slot, service)));
+        let home = maps.slots.field::<u32>(index, offset_of!(Slot, home));
+        let belongs = owners.get(backend).copied().flatten() == Some(service);
+        let ages = services.get(service).copied().flatten().filter(|_| belongs);
+        let fate = ages.map_or(Fate::Gone { timed_out: false }, |ages| slot_fate(SlotWord(raw), ages, now));
+        let forget = |new| {
+            let forgotten = cell.replace(raw, new);
+            if forgotten {
+                clear_home(maps, home, index);
+            }
+            forgotten
+        };
+        if settle(maps, &mut found, backend, fate, forget) {
+            found.slots += 1;
+        }
+    }
+    found
+}
+
+/// Counts an entry or forgets it; says whether it's still there.
+fn settle(maps: &Maps, found: &mut Found, backend: usize, fate: Fate, forget: impl FnOnce(u64) -> bool) -> bool {
+    match fate {
+        Fate::Lives => {
+            found.live[backend] += 1;
+            found.held[backend] += 1;
+            true
+        }
+        Fate::Closing => {
+            found.held[backend] += 1;
+            true
+        }
+        // A packet may have come meanwhile: then the word is another one and stays.
+        Fate::Gone { timed_out } => {
+            let forgotten = forget(0);
+            if forgotten && timed_out {
+                maps.sweep_counters.word(backend, offset_of!(BackendCounters, timed_out)).add(1);
+            }
+            !forgotten
+        }
+    }
+}
+
+fn ages(maps: &Maps, number: usize) -> Option<Ages> {
+    let service = maps.services.read(number);
+    if service.in_use == 0 {
+        return None;
+    }
+    let udp = service.has(flags::UDP);
+    let established = if udp { service.udp } else { service.established };
+    Some(Ages { limits: Limits { embryonic: service.connect, established, closing: service.closing }, udp })
+}
+
+fn owner(maps: &Maps, number: usize) -> Option<usize> {
+    let backend = maps.backends.read(number);
+    (backend.in_use != 0).then_some(usize::from(backend.service))
+}
+
+fn word_fate(word: Word, ages: Ages, now: Stamp) -> Fate {
+    let state = word.state();
+    if affinity::yields(word, ages.limits, now).is_free() {
+        // A UDP exchange of which only one side is seen can't be said to have failed.
+        return Fate::Gone { timed_out: state == Some(affinity::State::Embryonic) && !ages.udp };
+    }
+    match state {
+        Some(affinity::State::Closing) => Fate::Closing,
+        Some(affinity::State::Embryonic | affinity::State::Established) | None => Fate::Lives,
+    }
+}
+
+fn slot_fate(word: SlotWord, ages: Ages, now: Stamp) -> Fate {
+    let state = word.state();
+    let (class, embryonic) = match state {
+        Some(tcp::State::Embryonic | tcp::State::Answered) => (affinity::State::Embryonic, true),
+        Some(tcp::State::Established) => (affinity::State::Established, false),
+        Some(tcp::State::Closing) => (affinity::State::Closing, false),
+        None => return Fate::Gone { timed_out: false },
+    };
+    let view = Word::new(splitter_ebpf::hash::Hash(0), 0, class, word.stamp());
+    if affinity::yields(view, ages.limits, now).is_free() {
+        return Fate::Gone { timed_out: embryonic };
+    }
+    match class {
+        affinity::State::Closing => Fate::Closing,
+        affinity::State::Embryonic | affinity::State::Established => Fate::Lives,
+    }
+}
+
+/// Clears the affinity word of a slot that was just freed, unless another connection has it by now.
+fn clear_home(maps: &Maps, home: u32, index: usize) {
+    let (bucket, way) = (home as usize / BUCKET, home as usize % BUCKET);
+    if bucket >= maps.nat_affinity.len() {
+        return;
+    }
+    let cell = &maps.nat_affinity.bucket(bucket).words[way];
+    let raw = cell.load();
+    if raw != 0 && Word(raw).value() as usize == index {
+        // Lost to a packet that came meanwhile: then it's no longer this slot's.
+        let _cleared = cell.replace(raw, 0);
+    }
+}
