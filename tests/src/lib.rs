@@ -3,4 +3,5 @@
 pub mod lab;
 pub mod oracle;
 pub mod packet;
+pub mod rig;
 pub mod workload;

@@ -58,14 +58,14 @@ impl Owner {
         format!("{self}-{label}")
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         let (owner, _label) = name.strip_prefix("spl")?.split_once('-')?;
         let (pid, rest) = owner.split_once('t')?;
         let (start_ticks, lab) = rest.split_once('n')?;
         Some(Self { pid: pid.parse().ok()?, start_ticks: start_ticks.parse().ok()?, lab: lab.parse().ok()? })
     }
 
-    fn lives(&self) -> bool {
+    pub(super) fn lives(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
 }
