@@ -1,6 +1,7 @@
 //! What Splitter's integration tests stand on.
 
 pub mod lab;
+pub mod node;
 pub mod oracle;
 pub mod packet;
 pub mod rig;

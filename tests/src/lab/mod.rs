@@ -285,6 +285,11 @@ impl Lab {
     }
 }
 
+/// Whether a name was made from a namespace's name of a lab whose process is gone.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    owner::is_orphan(name)
+}
+
 /// The names of a lab's namespaces, made or about to be made.
 #[derive(Debug)]
 struct Names(Vec<String>);

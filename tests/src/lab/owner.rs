@@ -76,11 +76,16 @@ impl fmt::Display for Owner {
     }
 }
 
+/// Whether the name tells of an owner, and that one is gone.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    Owner::parse(name).is_some_and(|owner| !owner.lives())
+}
+
 /// Deletes every namespace whose owner is gone, with the processes left in it; returns their names.
 pub(crate) fn reap() -> Result<Vec<String>> {
     let mut reaped = Vec::new();
     for name in names()? {
-        if Owner::parse(&name).is_some_and(|owner| !owner.lives()) {
+        if is_orphan(&name) {
             remove(&name)?;
             reaped.push(name);
         }
