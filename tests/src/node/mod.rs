@@ -6,6 +6,7 @@
 mod binary;
 mod pins;
 mod service;
+pub mod share;
 mod site;
 
 use std::{
