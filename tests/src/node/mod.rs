@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use splitter_user::api::{
     client::{Client, ClientError},
-    wire::{BackendState, ServiceStatus, Status},
+    wire::{BackendState, Event, ServiceStatus, Status},
 };
 use tempfile::TempDir;
 
@@ -348,6 +348,16 @@ impl Node {
             .into_iter()
             .find(|service| service.name.as_str() == name)
             .ok_or_else(|| self.unexpected("no such service"))
+    }
+
+    /// What happened until now.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let text = self.run(&["events", "-o", "json"])?;
+        let event = |line: &str| serde_json::from_str(line).map_err(|error| self.unexpected(&format!("{error} in {line}")));
+        text.lines().map(event).collect()
     }
 
     /// Waits until the status is as described; that status.
