@@ -212,7 +212,7 @@ impl TryFrom<WeightsText> for Weights {
 pub struct Flip {
     /// Since when.
     pub at: Timestamp,
-    /// The user who flipped it, or `agent`.
+    /// The user who flipped it, or `the agent`.
     pub by: String,
     /// What kind of reason.
     pub cause: FlipCause,
