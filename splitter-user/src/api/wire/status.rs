@@ -387,12 +387,12 @@ pub enum Way {
     },
 }
 
-/// Packets and octets in one direction, whole frames.
+/// Packets and octets in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
-    /// Octets.
+    /// Their octets, from the IP header on.
     pub bytes: u64,
 }
 
