@@ -176,6 +176,14 @@ impl Node {
     /// When it ends or is not ready in time, with what it wrote.
     pub fn start_only(&mut self) -> Result<()> {
         self.launch()?;
+        self.wait_ready()
+    }
+
+    /// Waits until a launched agent is ready.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time, with what it wrote.
+    pub fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + AGENT_LIMIT;
         loop {
             let runs = match &mut self.agent {
@@ -200,11 +208,23 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&mut self) -> Result<()> {
+        let mut command = self.command(&["agent", "--config"]);
+        command.arg(self.config());
+        self.launch_as(command)
+    }
+
+    /// Starts the agent by a command of one's own and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    ///
+    /// # Panics
+    /// When there is one.
+    pub fn launch_as(&mut self, mut command: Command) -> Result<()> {
         assert!(self.agent.is_none(), "one agent at a time; use `agent_fails` for a second one");
         self.starts += 1;
         let log = File::create(self.log_path()).map_err(LabError::io("make the agent's log"))?;
-        let mut command = self.command(&["agent", "--config"]);
-        command.arg(self.config()).stdout(log.try_clone().map_err(LabError::io("duplicate a descriptor"))?).stderr(log);
+        command.stdout(log.try_clone().map_err(LabError::io("duplicate a descriptor"))?).stderr(log);
         self.agent = Some(self.namespace.spawn(command)?);
         Ok(())
     }
