@@ -152,6 +152,7 @@ impl Core {
         self.observe(now);
         self.look_around();
         self.sweep(now);
+        self.publish_events();
         self.published.ready.send_replace(true);
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Core {
             },
             flip: desired.flip.clone().map(Into::into),
             canary_fallback: sample.map(|sample| sample.canary_fallback),
-            refusals: sample.map(|sample| owned(&sample.refused)).unwrap_or_default(),
+            refusals: sample.map(|sample| moved(&sample.refused)).unwrap_or_default(),
             cohorts: self.cohorts(desired),
             alerts: self.service_alerts(desired, now),
         }
@@ -258,6 +258,13 @@ fn counters(mode: Mode, counters: &dataplane::Counters) -> Counters {
 
 fn owned(labels: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
     labels.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect()
+}
+
+/// Those that ever counted something.
+fn moved(labels: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    let mut moved = owned(labels);
+    moved.retain(|_, count| *count > 0);
+    moved
 }
 
 impl From<AttachedMode> for AttachMode {
