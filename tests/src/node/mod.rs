@@ -208,9 +208,7 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&mut self) -> Result<()> {
-        let mut command = self.command(&["agent", "--config"]);
-        command.arg(self.config());
-        self.launch_as(command)
+        self.launch_as(self.agent_command())
     }
 
     /// Starts the agent by a command of one's own and waits for nothing.
@@ -234,9 +232,7 @@ impl Node {
     /// # Errors
     /// When it goes on running.
     pub fn agent_fails(&self) -> Result<Outcome> {
-        let mut command = self.command(&["agent", "--config"]);
-        command.arg(self.config());
-        self.finish(command, AGENT_LIMIT)
+        self.finish(self.agent_command(), AGENT_LIMIT)
     }
 
     /// The agent's process.
@@ -281,6 +277,14 @@ impl Node {
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.kill();
         self.start()
+    }
+
+    /// The command that is the agent; its socket is its configuration's.
+    #[must_use]
+    pub fn agent_command(&self) -> Command {
+        let mut command = self.command(&["agent", "--config"]);
+        command.arg(self.config()).env_remove("SPLITTER_SOCKET");
+        command
     }
 
     /// A command of the binary, told of the socket.
