@@ -388,6 +388,13 @@ pub fn attach(loaded: &mut Loaded, directory: &Path, name: &str, mode: XdpMode) 
     }
 }
 
+/// Whether a data plane with this pin directory was attached to the interface.
+#[must_use]
+pub fn is_pinned(directory: &Path, index: u32) -> bool {
+    let links = directory.join(LINKS);
+    [AttachedMode::Native, AttachedMode::Generic].into_iter().any(|mode| links.join(pin_name(mode, index)).exists())
+}
+
 fn pin_name(mode: AttachedMode, index: u32) -> String {
     match mode {
         AttachedMode::Native => format!("native-{index}"),
