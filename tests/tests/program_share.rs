@@ -19,10 +19,7 @@ use splitter_tests::{
         play::{Play, answer, destination, endpoints},
     },
 };
-use splitter_user::{
-    config::Tables,
-    dataplane::Dataplane,
-};
+use splitter_user::{config::Tables, dataplane::Dataplane};
 
 use sample::{BACK, FRONT};
 
@@ -64,7 +61,10 @@ fn a_weight_is_the_share_of_a_million_connections_in_both_families() {
             let off = (canary as f64 - n * p).abs();
             // A half for the step from a count to the continuous bound.
             let bound = if p == 0.0 || p == 1.0 { 0.0 } else { Z_99_9 * (n * p * (1.0 - p)).sqrt() + 0.5 };
-            assert!(off <= bound, "{basis_points} bp, IPv4 {ipv4}: {canary} of {CONNECTIONS}, {off:.0} off by more than {bound:.0}");
+            assert!(
+                off <= bound,
+                "{basis_points} bp, IPv4 {ipv4}: {canary} of {CONNECTIONS}, {off:.0} off by more than {bound:.0}"
+            );
         }
     }
 }
@@ -110,7 +110,7 @@ fn the_program_gives_the_canary_its_share_of_many_flows_and_each_keeps_its_backe
     world.services.iter_mut().for_each(|service| service.weight = 500);
     play(world, rig::AMPLE, |play| {
         for service in FAMILIES.into_iter().flat_map(|family| [NAT, DSR, NAT_UDP, DSR_UDP].map(|service| family + service)) {
-            // A half of one CPU's NAT ports is taken before the next service of its protocol comes; IPv6 has one NAT address.
+            // A CPU's part of the ports is 20,000 for each NAT address and protocol, and IPv6 has one address.
             let flows = if service == 8 + NAT || service == 8 + NAT_UDP { 16_384 } else { FLOWS };
             let before = opened(play, service);
             let mut opened_to = Vec::new();
@@ -131,7 +131,10 @@ fn the_program_gives_the_canary_its_share_of_many_flows_and_each_keeps_its_backe
                 let client = play.client(service, number);
                 let frame = play.packet(service, client, ACK).build();
                 let sent = forward(play, &frame, FRONT)?;
-                ensure!(destination(&sent.frame) == destination(before) && endpoints(&sent.frame)? == endpoints(before)?, "{client}");
+                ensure!(
+                    destination(&sent.frame) == destination(before) && endpoints(&sent.frame)? == endpoints(before)?,
+                    "{client}"
+                );
             }
             let after = opened(play, service);
             ensure!(after - before == u64::from(flows), "{} opened, {flows} flows", after - before);
@@ -184,7 +187,8 @@ fn what_is_explained_is_what_the_program_does() -> Result<()> {
         let (mut known, mut reset, mut canary) = (0, 0, 0);
         for number in 0..PACKETS {
             if number % 10_000 == 0 {
-                let (at, flipped) = (rng.random_range(0..16), [None, Some(Existing::Keep), Some(Existing::Reset)][number / 10_000 % 3]);
+                let (at, flipped) =
+                    (rng.random_range(0..16), [None, Some(Existing::Keep), Some(Existing::Reset)][number / 10_000 % 3]);
                 let weight = rng.random_range(0..=10_000);
                 play.change(|world| (world.services[at].weight, world.services[at].flipped) = (weight, flipped))?;
             }
@@ -204,7 +208,10 @@ fn what_is_explained_is_what_the_program_does() -> Result<()> {
             canary += usize::from(backend.is_some_and(|backend| backend.cohort == Cohort::Canary));
             if explained.reset && asked.protocol == Protocol::Tcp {
                 reset += 1;
-                ensure!(seen.action == Action::Tx && seen.counted == [Reason::ResetByFlip], "{key} {client}: {explained:?}, {seen:?}");
+                ensure!(
+                    seen.action == Action::Tx && seen.counted == [Reason::ResetByFlip],
+                    "{key} {client}: {explained:?}, {seen:?}"
+                );
                 continue;
             }
             let told = explained.known.or(explained.backend);
@@ -279,7 +286,8 @@ fn plain() -> World {
         for (number, backend) in service.backends.iter_mut().enumerate() {
             backend.weight = 1;
             let destination = Mac::local(0x10_0000 | u32::try_from(index << 8 | number).expect("a handful"));
-            backend.way = Some(splitter_tests::oracle::Way { interface: BACK, source: sample::node(BACK), destination, vlan: None });
+            backend.way =
+                Some(splitter_tests::oracle::Way { interface: BACK, source: sample::node(BACK), destination, vlan: None });
         }
     }
     world
@@ -323,4 +331,3 @@ fn fit(client: SocketAddr, service: &SocketAddr) -> SocketAddr {
         (client, _) => client,
     }
 }
-

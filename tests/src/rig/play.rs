@@ -99,7 +99,10 @@ impl<'a> Play<'a> {
         let (address, port) = (number / 60_000, u16::try_from(1_024 + number % 60_000).expect("below 61,024"));
         match self.world().services[service].address.is_ipv4() {
             true => SocketAddr::from((std::net::Ipv4Addr::from(0xc612_0000 + address), port)),
-            false => SocketAddr::from((std::net::Ipv6Addr::from(0x2001_0db8_00cc_0000_0000_0000_0000_0000 + u128::from(address)), port)),
+            false => SocketAddr::from((
+                std::net::Ipv6Addr::from(0x2001_0db8_00cc_0000_0000_0000_0000_0000 + u128::from(address)),
+                port,
+            )),
         }
     }
 }

@@ -235,8 +235,7 @@ mod tests {
             seen.extend(performed.counted.iter().copied());
             oracle.judge(&frame.bytes, frame.ingress, &performed.observed()).expect("it did what was expected");
         }
-        let pressed =
-            [Reason::PortsExhausted, Reason::AffinityFull, Reason::Untracked, Reason::NotReady, Reason::FrameFixed];
+        let pressed = [Reason::PortsExhausted, Reason::AffinityFull, Reason::Untracked, Reason::NotReady, Reason::FrameFixed];
         let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(reason) && !pressed.contains(reason)).collect();
         assert!(missing.is_empty(), "never reached: {missing:?}");
     }
