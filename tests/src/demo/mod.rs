@@ -1,0 +1,4 @@
+pub mod binomial;
+pub mod figures;
+pub mod screen;
+pub mod svg;
