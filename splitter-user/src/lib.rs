@@ -1,10 +1,13 @@
 //! The library behind the `splitter` binary.
 
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod dataplane;
 pub mod desired;
+pub mod doctor;
 #[cfg(test)]
 mod golden;
 pub mod metrics;

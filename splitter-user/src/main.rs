@@ -1,31 +1,133 @@
 //! The `splitter` binary.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use splitter_user::{
-    api::wire::DoctorReport,
+    agent::{self, AgentError, Kernel, OpenFailure, OpenFailureKind, Opened, signals},
+    api::{socket::SocketError, wire::DoctorReport},
     cli::{self, AgentOptions, Code, Failure, Local},
+    config::{self, Config, ConfigError},
+    dataplane::ApplyError,
+    doctor,
+    neighbor::{self, Watcher},
+    store::{FileStore, Store, StoreError},
 };
+use tracing_subscriber::EnvFilter;
 
 /// What this binary has besides the command line.
 struct Parts;
 
-impl Parts {
-    fn absent(what: &str) -> Failure {
-        Failure::new(Code::Failed, format!("this build has no {what}"))
-    }
-}
-
 impl Local for Parts {
-    fn agent(&self, _: &AgentOptions) -> Result<(), Failure> {
-        Err(Self::absent("agent"))
+    fn agent(&self, options: &AgentOptions) -> Result<(), Failure> {
+        let config = load(options)?;
+        log();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(Code::Failed, format!("could not start: {error}")))?;
+        runtime.block_on(run(config, options)).map_err(|error| failure(&error))
     }
 
-    fn doctor(&self, _: Option<&Path>) -> DoctorReport {
-        DoctorReport::default()
+    fn doctor(&self, config: Option<&Path>) -> DoctorReport {
+        doctor::examine(config)
     }
 }
 
 fn main() -> ExitCode {
     cli::main(&Parts)
+}
+
+/// Opens or adopts the kernel's data plane.
+fn open(_: &Config) -> Result<Opened, OpenFailure> {
+    Err(OpenFailure { kind: OpenFailureKind::Failed, message: "this build has no data plane".to_owned() })
+}
+
+/// The configuration, and the socket of the command line, which goes before it.
+fn load(options: &AgentOptions) -> Result<Config, ConfigError> {
+    let mut config = config::load(&options.config)?;
+    if let Some(socket) = &options.socket {
+        config.agent.socket.clone_from(socket);
+    }
+    Ok(config)
+}
+
+async fn run(config: Config, options: &AgentOptions) -> Result<(), AgentError> {
+    let signals = signals::from_system()?;
+    let again = options.clone();
+    let parts = agent::Parts {
+        config,
+        source: Arc::new(move || load(&again)),
+        store: Box::new(|config| Ok(Box::new(FileStore::open(&config.agent.state_directory)?) as Box<dyn Store>)),
+        open: Box::new(open),
+        ways: Box::new(|| Ok(Kernel::from(Watcher::start(neighbor::Settings::default())?))),
+        detach: options.detach,
+        ready: Box::new(signals::ready),
+    };
+    agent::run(parts, signals).await
+}
+
+/// To standard error; the journal has a clock of its own. `SPLITTER_LOG` filters as `RUST_LOG` does elsewhere.
+fn log() {
+    let filter = EnvFilter::try_from_env("SPLITTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().with_ansi(false).init();
+    } else {
+        log.with_ansi(io::stderr().is_terminal()).init();
+    }
+}
+
+/// What ends the agent, as an exit code and a sentence.
+fn failure(error: &AgentError) -> Failure {
+    let failed = |code| Failure::new(code, error.to_string());
+    match error {
+        AgentError::Store(store) => failed(store_code(store)),
+        AgentError::Socket(socket) => failed(socket_code(socket)).hint(socket.remedy()),
+        AgentError::Metrics(listen) => failed(io_code(&listen.source)).hint(listen.remedy()),
+        AgentError::Open(open) => failed(match open.kind {
+            OpenFailureKind::NotPermitted => Code::NotPermitted,
+            OpenFailureKind::Conflict => Code::Conflict,
+            OpenFailureKind::Failed => Code::Failed,
+        }),
+        AgentError::Apply(ApplyError::NotAttached { .. } | ApplyError::NoRoom { .. }) => failed(Code::Usage),
+        AgentError::Apply(ApplyError::NoService(_) | ApplyError::Kernel { .. })
+        | AgentError::Neighbors(_)
+        | AgentError::Desired(_)
+        | AgentError::Task { .. }
+        | AgentError::Signals(_) => failed(Code::Failed),
+    }
+}
+
+fn store_code(error: &StoreError) -> Code {
+    match error {
+        StoreError::Locked { .. } => Code::Conflict,
+        StoreError::Directory { source, .. }
+        | StoreError::Lock { source, .. }
+        | StoreError::Read { source, .. }
+        | StoreError::KeepAside { source, .. }
+        | StoreError::ReadOnly { source, .. }
+        | StoreError::Write { source, .. } => io_code(source),
+        StoreError::Full { .. } | StoreError::Encode { .. } => Code::Failed,
+    }
+}
+
+fn socket_code(error: &SocketError) -> Code {
+    match error {
+        SocketError::SecondAgent { .. } | SocketError::NotASocket { .. } => Code::Conflict,
+        SocketError::NoGroup { .. } => Code::Usage,
+        SocketError::Io { source, .. } => io_code(source),
+    }
+}
+
+fn io_code(error: &io::Error) -> Code {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        Code::NotPermitted
+    } else if error.kind() == io::ErrorKind::AddrInUse {
+        Code::Conflict
+    } else {
+        Code::Failed
+    }
 }

@@ -15,7 +15,7 @@ pub mod socket;
 pub mod wire;
 
 /// Where the agent listens when nothing else is said.
-pub const DEFAULT_SOCKET: &str = "/run/splitter/agent.sock";
+pub const DEFAULT_SOCKET: &str = "/run/splitter/splitter.sock";
 
 /// The version of the API; the first element of every path.
 pub const API_VERSION: u32 = 1;

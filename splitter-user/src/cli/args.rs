@@ -16,7 +16,7 @@ use crate::model::{BackendWeight, Cohort, Existing, ModelError, NetworkList, Ser
 #[derive(Debug, Parser)]
 #[command(name = "splitter", version, max_term_width = 80, propagate_version = true, arg_required_else_help = true)]
 pub(super) struct Args {
-    /// The agent's unix socket [default: /run/splitter/agent.sock]
+    /// The agent's unix socket [default: /run/splitter/splitter.sock]
     #[arg(long, global = true, value_name = "PATH", env = "SPLITTER_SOCKET", hide_env_values = true)]
     pub socket: Option<PathBuf>,
 

@@ -238,7 +238,7 @@ fn commit(dataplane: &mut KernelDataplane, wanted: &[WantedService], plan: Plan)
             let nat = plan.nat_of.get(&(service.key, backend.address)).copied();
             write_backend(dataplane, number, &service.key, backend, known, nat);
         }
-        let known = before.services.get(&service.key).is_some();
+        let known = before.services.contains_key(&service.key);
         write_service(dataplane, service, generations[&service.key], &plan.tables[&service.key], known);
     }
     switch_destinations(dataplane, &plan.destinations, plan.seed);

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_quarter_full_table_fits_under_nearly_every_seed() {
         let entries = services(4_096);
-        let fits = (0..50).filter(|seed| place(&entries, *seed * 0x9e37_79b9_7f4a_7c15).is_some()).count();
+        let fits = (0..50_u64).filter(|seed| place(&entries, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).is_some()).count();
         assert!(fits >= 45, "{fits} of 50");
     }
 }

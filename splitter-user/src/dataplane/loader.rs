@@ -224,6 +224,10 @@ pub fn load(
         let fresh = directory.join(HALF_MADE);
         remove(&fresh).map_err(|error| no_bpffs(directory, &error))?;
         fs::create_dir_all(&fresh).map_err(|error| no_bpffs(directory, &error))?;
+        if !is_bpffs(&fresh) {
+            let why = "it is on another kind of file system".to_owned();
+            return Err(OpenError::NoBpfFs { directory: directory.to_owned(), why });
+        }
         fresh
     };
     let mut ebpf = load_object(object, &pins, sizes).map_err(|error| explain_load(directory, adopted, &error))?;
@@ -459,18 +463,15 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn no_bpffs(directory: &Path, error: &io::Error) -> OpenError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => OpenError::NotPermitted,
-        _ => OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() },
+    if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() {
+        return OpenError::NotPermitted;
     }
+    OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() }
 }
 
 fn explain_load(directory: &Path, adopted: bool, error: &EbpfError) -> OpenError {
     if permission(error) {
         return OpenError::NotPermitted;
-    }
-    if !adopted && root_cause(error).and_then(io::Error::raw_os_error) == Some(libc::EINVAL) && !is_bpffs(directory) {
-        return OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() };
     }
     match adopted {
         true => OpenError::Unadoptable { directory: directory.to_owned(), why: chain(error) },

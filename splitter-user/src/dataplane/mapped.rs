@@ -41,7 +41,7 @@ impl<T: Plain> Mapped<T> {
     pub fn new(map: impl AsFd, length: usize) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         // The kernel rounds an element up to 8 octets.
-        assert!(size_of::<T>() % 8 == 0 || length <= 1, "elements would not lie side by side");
+        assert!(size_of::<T>().is_multiple_of(8) || length <= 1, "elements would not lie side by side");
         let octets = size_of::<T>() * length;
         let memory = MmapOptions::new().len(octets).map_raw(map.as_fd().as_raw_fd())?;
         Ok(Self { memory, length, element: PhantomData })
@@ -88,7 +88,7 @@ impl<T: Plain> Mapped<T> {
 
     fn at<F>(&self, index: usize, offset: usize) -> *mut F {
         assert!(index < self.length, "element {index} of {}", self.length);
-        assert!(offset + size_of::<F>() <= size_of::<T>() && offset % align_of::<F>() == 0, "field at {offset}");
+        assert!(offset + size_of::<F>() <= size_of::<T>() && offset.is_multiple_of(align_of::<F>()), "field at {offset}");
         self.memory.as_mut_ptr().wrapping_add(index * size_of::<T>() + offset).cast()
     }
 }

@@ -325,17 +325,7 @@ pub fn add_network(
     origin: Origin<'_>,
 ) -> Result<State, Refusal> {
     change(config, state, service, origin, |configured, effective, asked| {
-        if effective.networks(list).contains(&network) {
-            return Err(Refusal::NetworkExists { service: service.clone(), network, list });
-        }
-        if effective.networks(list.other()).contains(&network) {
-            return Err(Refusal::NetworkInOther { service: service.clone(), network, list });
-        }
-        if configured.networks(list).contains(&network) {
-            asked.networks.removed.remove(&network);
-        } else {
-            asked.networks.added.insert(network, list);
-        }
+        put_in(service, configured, &mut effective.clone(), asked, list, network)?;
         Ok(Some(EventKind::NetworkAdded { network, list, by: origin.by.to_owned() }))
     })
 }
@@ -353,14 +343,77 @@ pub fn remove_network(
     origin: Origin<'_>,
 ) -> Result<State, Refusal> {
     change(config, state, service, origin, |_, effective, asked| {
-        if !effective.networks(list).contains(&network) {
-            return Err(Refusal::UnknownNetwork { service: service.clone(), network, list });
-        }
-        if asked.networks.added.remove(&network).is_none() {
-            asked.networks.removed.insert(network);
-        }
+        take_out(service, &mut effective.clone(), asked, list, network)?;
         Ok(Some(EventKind::NetworkRemoved { network, list, by: origin.by.to_owned() }))
     })
+}
+
+/// Takes networks out of a list and puts others in, all of them or none.
+///
+/// # Errors
+/// As of [`remove_network`] and [`add_network`], for the first that can't be.
+pub fn change_networks(
+    config: &Config,
+    state: &State,
+    service: &ServiceName,
+    list: NetworkList,
+    (remove, add): (&[IpNet], &[IpNet]),
+    origin: Origin<'_>,
+) -> Result<State, Refusal> {
+    match (remove, add) {
+        ([], [network]) => add_network(config, state, service, list, *network, origin),
+        ([network], []) => remove_network(config, state, service, list, *network, origin),
+        (remove, add) => change(config, state, service, origin, |configured, effective, asked| {
+            let mut effective = effective.clone();
+            for network in remove {
+                take_out(service, &mut effective, asked, list, *network)?;
+            }
+            for network in add {
+                put_in(service, configured, &mut effective, asked, list, *network)?;
+            }
+            let by = origin.by.to_owned();
+            let changed = EventKind::NetworksChanged { list, added: add.len(), removed: remove.len(), by };
+            Ok((!add.is_empty() || !remove.is_empty()).then_some(changed))
+        }),
+    }
+}
+
+fn put_in(
+    service: &ServiceName,
+    configured: &Service,
+    effective: &mut Service,
+    asked: &mut ServiceState,
+    list: NetworkList,
+    network: IpNet,
+) -> Result<(), Refusal> {
+    if effective.networks(list.other()).contains(&network) {
+        return Err(Refusal::NetworkInOther { service: service.clone(), network, list });
+    }
+    if !effective.networks_mut(list).insert(network) {
+        return Err(Refusal::NetworkExists { service: service.clone(), network, list });
+    }
+    if configured.networks(list).contains(&network) {
+        asked.networks.removed.remove(&network);
+    } else {
+        asked.networks.added.insert(network, list);
+    }
+    Ok(())
+}
+
+fn take_out(
+    service: &ServiceName,
+    effective: &mut Service,
+    asked: &mut ServiceState,
+    list: NetworkList,
+    network: IpNet,
+) -> Result<(), Refusal> {
+    if !effective.networks_mut(list).remove(&network) {
+        return Err(Refusal::UnknownNetwork { service: service.clone(), network, list });
+    }
+    if asked.networks.added.remove(&network).is_none() {
+        asked.networks.removed.insert(network);
+    }
+    Ok(())
 }
 
 /// Several broken rules in one line.

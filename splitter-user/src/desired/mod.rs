@@ -15,8 +15,8 @@ use std::{collections::HashSet, net::SocketAddr, path::Path};
 use jiff::Timestamp;
 
 pub use command::{
-    Origin, Refusal, add_backend, add_network, drain, flip, remove_backend, remove_network, set_backend_weight, set_weight,
-    undrain, unflip,
+    Origin, Refusal, add_backend, add_network, change_networks, drain, flip, remove_backend, remove_network, set_backend_weight,
+    set_weight, undrain, unflip,
 };
 pub use reconcile::reconcile;
 

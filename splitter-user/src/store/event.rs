@@ -76,6 +76,8 @@ pub enum EventKind {
     NetworkAdded { network: IpNet, list: NetworkList, by: String },
     /// A network was removed from a list.
     NetworkRemoved { network: IpNet, list: NetworkList, by: String },
+    /// Several networks were added to a list or removed from it, at once.
+    NetworksChanged { list: NetworkList, added: usize, removed: usize, by: String },
     /// What a command had asked is void.
     RequestDropped { what: String, why: String },
 }
@@ -129,6 +131,9 @@ impl fmt::Display for EventKind {
             Self::NoCanaryBackend => f.write_str("no canary backend can be used: the canary's share goes to stable"),
             Self::NetworkAdded { network, list, by } => write!(f, "{network} added to {list}, by {by}"),
             Self::NetworkRemoved { network, list, by } => write!(f, "{network} removed from {list}, by {by}"),
+            Self::NetworksChanged { list, added, removed, by } => {
+                write!(f, "{list}: {added} networks added, {removed} removed, by {by}")
+            }
             Self::RequestDropped { what, why } => write!(f, "dropped: {what}, asked by command ({why})"),
         }
     }

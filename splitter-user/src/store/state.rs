@@ -133,6 +133,8 @@ pub enum FlipReason {
         /// Where the damaged state is kept.
         kept_as: PathBuf,
     },
+    /// The data plane was found flipped: whoever flipped it ended before the reason was kept.
+    Found,
 }
 
 impl fmt::Display for FlipReason {
@@ -144,6 +146,7 @@ impl fmt::Display for FlipReason {
             Self::StateLost { kept_as } => {
                 write!(f, "the saved state was damaged (kept as {}), so it is held on stable", kept_as.display())
             }
+            Self::Found => f.write_str("the data plane was found flipped, and the reason was not kept"),
         }
     }
 }

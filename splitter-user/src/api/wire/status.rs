@@ -235,7 +235,7 @@ pub enum FlipCause {
     Reset,
     /// The canary left too many attempts unanswered.
     Timeout,
-    /// The saved state was damaged: nobody knows whether the service was flipped.
+    /// The saved state was damaged, so that nobody knows whether the service was flipped; or the data plane was found flipped, and nobody knows why.
     StateLost,
 }
 
@@ -265,7 +265,7 @@ impl From<&FlipReason> for FlipCause {
                 store::Check::Reset => Self::Reset,
                 store::Check::Timeout => Self::Timeout,
             },
-            FlipReason::StateLost { .. } => Self::StateLost,
+            FlipReason::StateLost { .. } | FlipReason::Found => Self::StateLost,
         }
     }
 }
@@ -274,7 +274,7 @@ impl From<store::Flip> for Flip {
     fn from(flip: store::Flip) -> Self {
         let reason = match &flip.reason {
             FlipReason::Person { text } => text.clone(),
-            FlipReason::Breach { .. } | FlipReason::StateLost { .. } => Some(flip.reason.to_string()),
+            FlipReason::Breach { .. } | FlipReason::StateLost { .. } | FlipReason::Found => Some(flip.reason.to_string()),
         };
         Self { at: flip.at, by: flip.by, cause: FlipCause::from(&flip.reason), reason, existing: flip.existing }
     }

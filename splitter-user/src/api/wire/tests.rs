@@ -171,6 +171,7 @@ fn every_kind_of_event() -> Vec<EventKind> {
         EventKind::NoCanaryBackend,
         EventKind::NetworkAdded { network, list, by: by() },
         EventKind::NetworkRemoved { network, list, by: by() },
+        EventKind::NetworksChanged { list, added: 2, removed: 1, by: by() },
         EventKind::RequestDropped { what: "weight 5%".to_owned(), why: "the service is gone".to_owned() },
     ];
     // A new kind doesn't compile here: add it above, and to docs/api.md.
@@ -200,6 +201,7 @@ fn every_kind_of_event() -> Vec<EventKind> {
             | EventKind::NoCanaryBackend
             | EventKind::NetworkAdded { .. }
             | EventKind::NetworkRemoved { .. }
+            | EventKind::NetworksChanged { .. }
             | EventKind::RequestDropped { .. } => {}
         }
     }

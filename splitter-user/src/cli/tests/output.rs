@@ -26,7 +26,7 @@ fn people_read_this() {
         let outcome = agent.splitter(line);
         assert_eq!(outcome.err, "", "{line}");
         let socket = agent.directory.path().join("agent.sock");
-        golden(file, &outcome.out.replace(socket.to_str().expect("text"), "/run/splitter/agent.sock"));
+        golden(file, &outcome.out.replace(socket.to_str().expect("text"), "/run/splitter/splitter.sock"));
         let width = outcome.out.lines().map(|line| line.chars().count()).max();
         assert!(width <= Some(80), "{line}: {width:?} columns");
         assert!(outcome.out.lines().all(|line| line == line.trim_end()), "{line}: spaces at a line's end");

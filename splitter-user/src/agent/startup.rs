@@ -1,0 +1,93 @@
+//! From what was kept to a core that works.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    clock::{self, Moment},
+    core::{Core, Published},
+    error::AgentError,
+    handle::{Handle, Request, Source},
+    ways::WaySource,
+};
+use crate::{
+    config::Config,
+    desired,
+    neighbor::Ways,
+    store::{Loaded, State, Store, fresh_seed},
+};
+
+/// How long the first start waits for the ways to the backends. Those whose way comes later come into use later.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// How long an agent that takes over waits: the backends are in use, and none is to be taken out of it just because nobody has looked yet. The kernel takes
+/// 3 s to find that a neighbour doesn't answer.
+const ADOPTING: Duration = Duration::from_secs(5);
+
+/// The state to start with.
+pub(super) struct Kept {
+    pub(super) state: State,
+    /// Whether it's to be saved, and why it could not be.
+    pub(super) unsaved: Option<Option<String>>,
+}
+
+/// Loads the state and makes it fit the configuration.
+///
+/// # Errors
+/// It can't be loaded; or secrets were made for the first time and can't be kept: the next agent would send clients elsewhere. An agent that only
+/// can't write down what it knows already works, and says so.
+pub(super) fn load(store: &mut dyn Store, config: &Config, now: Moment) -> Result<Kept, AgentError> {
+    let loaded = match store.load(now.at)? {
+        Loaded::Fresh => State::default(),
+        Loaded::Found(state) => *state,
+        Loaded::Damaged { kept_as, why } => {
+            tracing::error!(kept_as = %kept_as.display(), why, "the saved state is damaged: every service is held on stable");
+            desired::hold_on_stable(config, &kept_as, &why, now.at)
+        }
+    };
+    let fitting = desired::reconcile(config, &loaded, now.at);
+    let state = desired::give_seeds(config, &fitting, fresh_seed);
+    let new_seeds = state.services != fitting.services;
+    let unsaved = match store.save(&state) {
+        Ok(()) => None,
+        Err(error) if new_seeds => return Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "the state could not be saved; it is tried again every second");
+            Some(Some(error.to_string()))
+        }
+    };
+    Ok(Kept { state, unsaved })
+}
+
+/// The other ends of [`Published`].
+pub(super) struct Seen {
+    last_event: watch::Receiver<u64>,
+    ways: watch::Receiver<Arc<Ways>>,
+    alive: watch::Receiver<Instant>,
+    ready: watch::Receiver<bool>,
+}
+
+impl Seen {
+    pub(super) fn handle(self, requests: mpsc::Sender<Request>, source: Source) -> Handle {
+        let Self { last_event, ways, alive, ready } = self;
+        Handle { requests, source, last_event, ways, alive, ready }
+    }
+}
+
+pub(super) fn channels(last_event: u64) -> (Published, Seen) {
+    let (last_event, last_event_seen) = watch::channel(last_event);
+    let (ways, ways_seen) = watch::channel(Arc::default());
+    let (alive, alive_seen) = watch::channel(clock::now().instant);
+    let (ready, ready_seen) = watch::channel(false);
+    let seen = Seen { last_event: last_event_seen, ways: ways_seen, alive: alive_seen, ready: ready_seen };
+    (Published { last_event, ways, alive, ready }, seen)
+}
+
+/// Puts everything in force, once the ways are known as far as they can be.
+pub(super) async fn begin<W: WaySource>(core: &mut Core, ways: &W) -> Result<(), AgentError> {
+    let limit = if core.info.adoptions > 0 { ADOPTING } else { FIRST };
+    ways.watch(core.destinations());
+    let known = ways.settled(limit).await;
+    core.begin(known, clock::now())
+}

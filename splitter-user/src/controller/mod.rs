@@ -1,0 +1,11 @@
+//! What the counters mean: windows of them, and whether the canary crossed a limit. Pure: no tasks, no kernel, no clock; time is an
+//! argument.
+//!
+//! Data comes in as a service's counters of one moment ([`Count`]) and goes out as a [`Verdict`]. A rollout's state machine, the statistical
+//! comparison with stable, and the events of the data plane's own breaker and lease belong here as well, beside the limits.
+
+mod breach;
+mod window;
+
+pub use breach::{Shares, Verdict, judge};
+pub use window::{Cohorts, Count, Meter, Tally, Window};
