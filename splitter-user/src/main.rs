@@ -12,7 +12,7 @@ use splitter_user::{
     api::{socket::SocketError, wire::DoctorReport},
     cli::{self, AgentOptions, Code, Failure, Local},
     config::{self, Config, ConfigError},
-    dataplane::ApplyError,
+    dataplane::{ApplyError, kernel},
     doctor,
     neighbor::{self, Watcher},
     store::{FileStore, Store, StoreError},
@@ -41,8 +41,20 @@ fn main() -> ExitCode {
 }
 
 /// Opens or adopts the kernel's data plane.
-fn open(_: &Config) -> Result<Opened, OpenFailure> {
-    Err(OpenFailure { kind: OpenFailureKind::Failed, message: "this build has no data plane".to_owned() })
+fn open(config: &Config) -> Result<Opened, OpenFailure> {
+    let opened = kernel::open(&kernel::Options::of(config));
+    let (dataplane, warnings) = opened.map_err(|error| OpenFailure { kind: kind(&error), message: error.to_string() })?;
+    Ok((Box::new(dataplane), warnings))
+}
+
+fn kind(error: &kernel::OpenError) -> OpenFailureKind {
+    if error.is_permission() {
+        OpenFailureKind::NotPermitted
+    } else if error.is_conflict() {
+        OpenFailureKind::Conflict
+    } else {
+        OpenFailureKind::Failed
+    }
 }
 
 /// The configuration, and the socket of the command line, which goes before it.

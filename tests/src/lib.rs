@@ -2,6 +2,8 @@
 
 pub mod demo;
 pub mod lab;
+pub mod node;
 pub mod oracle;
 pub mod packet;
+pub mod rig;
 pub mod workload;

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use aya::programs::Xdp;
 use ipnet::IpNet;
 use splitter_ebpf::{
     abi::{BackendCounters, Control, Settings, SharedWord},
@@ -185,6 +186,15 @@ fn differing_sizes(maps: &Maps, options: &Options) -> Vec<String> {
 }
 
 impl KernelDataplane {
+    /// One of the two programs, on this data plane's maps: for whoever runs frames through it by `BPF_PROG_TEST_RUN`. `multi_buffer`: the one that takes
+    /// jumbo frames. The one that isn't attached is loaded for the asking.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn program(&mut self, multi_buffer: bool) -> Result<&Xdp, OpenError> {
+        self.loaded.program(multi_buffer)
+    }
+
     fn service(&self, key: &ServiceKey) -> Result<&NumberedService, ApplyError> {
         self.numbers.services.get(key).ok_or(ApplyError::NoService(*key))
     }

@@ -531,6 +531,19 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl Loaded {
+    /// The program that takes jumbo frames, or the one that doesn't. The one that isn't attached is loaded for the asking, on the same maps.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn program(&mut self, multi_buffer: bool) -> Result<&Xdp, OpenError> {
+        let name = if multi_buffer { MULTI_BUFFER } else { SINGLE_BUFFER };
+        let program = xdp(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| explain_program("loading the XDP program", &error))?;
+        }
+        Ok(program)
+    }
+
     /// Whether the program takes jumbo frames.
     pub fn is_multi_buffer(&self) -> bool {
         self.program == MULTI_BUFFER

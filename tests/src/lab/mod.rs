@@ -38,6 +38,7 @@ mod error;
 mod namespace;
 mod owner;
 mod plan;
+mod solo;
 mod xdp;
 
 use std::{
@@ -54,6 +55,7 @@ pub use self::{
     error::{LabError, Result},
     namespace::{Namespace, Process},
     plan::{Addresses, SERVICE, Topology},
+    solo::Solo,
     xdp::{Attached, Verdict, attach},
 };
 use self::{
@@ -162,10 +164,7 @@ impl Builder {
     /// # Errors
     /// When the choices contradict each other, or something cannot be made; nothing is left behind then.
     pub fn start(self) -> Result<Lab> {
-        static REAPED: Once = Once::new();
-        let mut reaped = Ok(Vec::new());
-        REAPED.call_once(|| reaped = Lab::reap());
-        reaped?;
+        reap_once()?;
         build(&Plan::new(&self.options)?)
     }
 }
@@ -286,6 +285,11 @@ impl Lab {
     }
 }
 
+/// Whether a name was made from a namespace's name of a lab whose process is gone.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    owner::is_orphan(name)
+}
+
 /// The names of a lab's namespaces, made or about to be made.
 #[derive(Debug)]
 struct Names(Vec<String>);
@@ -299,6 +303,14 @@ impl Drop for Names {
             }
         }
     }
+}
+
+/// Removes what dead processes left, once in this process.
+fn reap_once() -> Result<()> {
+    static REAPED: Once = Once::new();
+    let mut reaped = Ok(Vec::new());
+    REAPED.call_once(|| reaped = Lab::reap());
+    reaped.map(drop)
 }
 
 fn build(plan: &Plan) -> Result<Lab> {

@@ -58,14 +58,14 @@ impl Owner {
         format!("{self}-{label}")
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         let (owner, _label) = name.strip_prefix("spl")?.split_once('-')?;
         let (pid, rest) = owner.split_once('t')?;
         let (start_ticks, lab) = rest.split_once('n')?;
         Some(Self { pid: pid.parse().ok()?, start_ticks: start_ticks.parse().ok()?, lab: lab.parse().ok()? })
     }
 
-    fn lives(&self) -> bool {
+    pub(super) fn lives(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
 }
@@ -76,11 +76,16 @@ impl fmt::Display for Owner {
     }
 }
 
+/// Whether the name tells of an owner, and that one is gone.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    Owner::parse(name).is_some_and(|owner| !owner.lives())
+}
+
 /// Deletes every namespace whose owner is gone, with the processes left in it; returns their names.
 pub(crate) fn reap() -> Result<Vec<String>> {
     let mut reaped = Vec::new();
     for name in names()? {
-        if Owner::parse(&name).is_some_and(|owner| !owner.lives()) {
+        if is_orphan(&name) {
             remove(&name)?;
             reaped.push(name);
         }

@@ -20,8 +20,8 @@ pub(super) struct Connection {
     pub backend: usize,
     /// The source it has toward its backend, in `nat` mode.
     pub nat: Option<SocketAddr>,
-    /// Where its replies may go; more than one where the contract doesn't say which packet counts.
-    pub ways_back: Vec<WayBack>,
+    /// Where its replies go.
+    pub way_back: WayBack,
     /// A FIN or RST was seen.
     pub closing: bool,
     /// It may have been forgotten.

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use super::Oracle;
 use super::connections::{Connection, FollowedRoute, FragmentKey, Id, WayBack};
-use super::expectation::{Alternative, Effect, Expectation, Fallback, Moved, Outcome};
+use super::expectation::{Alternative, Effect, Expectation, Fallback, Outcome};
 use super::reason::Reason;
 use super::refuse::refusal;
 use super::rewrite::{Path, Translation};
 use super::world::{Cohort, Mode, Protocol, Rule, Service, Way, World};
-use crate::packet::parse::{Fragment, Transport, View, parse, parse_quote};
+use crate::packet::parse::{Fragment, QuoteFlaw, Transport, View, parse, parse_quote};
 use crate::packet::{ACK, FIN, RST, SYN};
 
 /// What may happen to this frame.
@@ -106,14 +106,7 @@ impl Decision<'_> {
                 Protocol::Udp => self.new_connection(packet),
             };
         }
-        let here = WayBack::of(self.view, self.ingress);
-        let moved = match packet.protocol {
-            Protocol::Tcp => packet.opens().then_some(Moved::To(here)),
-            // The page doesn't say whether a later datagram of an exchange counts as "opening".
-            Protocol::Udp => Some(Moved::Perhaps(here)),
-        };
-        let closing = packet.has(FIN | RST);
-        let effect = Effect::Passed { id, closing, moved, replied_by: None };
+        let effect = Effect::Passed { id, closing: packet.has(FIN | RST) };
         self.leave_for_backend(packet.index, connection.backend, connection.nat, effect, Fallback::No);
     }
 
@@ -209,13 +202,13 @@ impl Decision<'_> {
                     None => !tagged || way.interface == self.ingress,
                 };
                 let Way { interface, source, destination, vlan } = way;
-                fits.then_some(Path { interface, source, destination, vlan })
+                fits.then_some(Path { interface, source, destination, vlans: vlan.into_iter().collect() })
             }
             Route::Client(back) => (back.vlans.len() == self.view.tags.len()).then(|| Path {
                 interface: back.interface,
                 source: back.node,
                 destination: back.client,
-                vlan: back.vlans.first().copied(),
+                vlans: back.vlans.clone(),
             }),
         };
         let Some(path) = path else {
@@ -246,7 +239,8 @@ impl Decision<'_> {
 impl Decision<'_> {
     fn refuse(&mut self, reason: Reason, effect: Effect, fallback: Fallback) {
         let Some(frame) = refusal(self.frame, self.view) else {
-            return self.push(Outcome::ToKernel { reason }, effect, fallback);
+            // An RST is never answered; that it would have been refused isn't counted.
+            return self.push(Outcome::ToKernel { reason: Reason::UnknownReset }, effect, fallback);
         };
         self.push(Outcome::Refuse { reason, frame }, effect.clone(), fallback);
         if matches!(self.view.transport, Transport::Udp(_)) {
@@ -278,7 +272,7 @@ impl Decision<'_> {
         if service.resets(connection.backend) {
             match protocol {
                 Protocol::Tcp => self.refuse(Reason::ResetByFlip, Effect::Doubted(id), Fallback::No),
-                Protocol::Udp => self.push(Outcome::Drop { reason: Reason::ResetByFlip }, Effect::Nothing, Fallback::No),
+                Protocol::Udp => self.push(Outcome::Drop { reason: Reason::FlippedReply }, Effect::Nothing, Fallback::No),
             }
         } else {
             let closing = flags.is_some_and(|flags| flags & (FIN | RST) != 0);
@@ -289,10 +283,7 @@ impl Decision<'_> {
     }
 
     fn leave_for_client(&mut self, id: Id, connection: &Connection, translation: Translation, closing: bool) {
-        for back in &connection.ways_back {
-            let effect = Effect::Passed { id, closing, moved: None, replied_by: Some(back.clone()) };
-            self.leave(Route::Client(back), translation, effect, Fallback::No);
-        }
+        self.leave(Route::Client(&connection.way_back), translation, Effect::Passed { id, closing }, Fallback::No);
     }
 }
 
@@ -340,9 +331,14 @@ impl Decision<'_> {
         if !quotes {
             return self.give_to_kernel(Reason::IcmpNotError);
         }
-        let Some(quote) = parse_quote(&self.frame[ip.payload + 8..ip.end], ip.is_ipv4()) else {
-            return self.give_to_kernel(Reason::IcmpTruncatedQuote);
+        let quote = match parse_quote(&self.frame[ip.payload + 8..ip.end], ip.is_ipv4()) {
+            Ok(quote) => quote,
+            Err(QuoteFlaw::Truncated) => return self.give_to_kernel(Reason::IcmpTruncatedQuote),
+            Err(QuoteFlaw::Unrelated) => return self.give_to_kernel(Reason::IcmpUnrelated),
         };
+        if quote.source.ip() != ip.destination {
+            return self.give_to_kernel(Reason::IcmpUnrelated);
+        }
         let protocol = Protocol::of(quote.protocol).expect("the parser lets TCP and UDP alone through");
         let leeway = self.world.leeway;
         let connections = &self.oracle.connections;
@@ -384,7 +380,7 @@ impl Decision<'_> {
             },
         };
         let route = Route::Backend { service: connection.service, backend: connection.backend, way: backend.way };
-        let effect = Effect::Passed { id, closing: false, moved: None, replied_by: None };
+        let effect = Effect::Passed { id, closing: false };
         self.leave(route, translation, effect, Fallback::No);
     }
 }
@@ -397,7 +393,7 @@ const fn alternative(outcome: Outcome, effect: Effect) -> Alternative {
 /// seen may still have been noted.
 fn not_opened(effect: Effect) -> Effect {
     match effect {
-        Effect::Passed { id, closing: true, .. } => Effect::Passed { id, closing: true, moved: None, replied_by: None },
+        Effect::Passed { closing: true, .. } => effect,
         Effect::Nothing | Effect::Opened { .. } | Effect::Passed { .. } | Effect::Doubted(_) | Effect::Forgotten(_) => {
             Effect::Nothing
         }

@@ -126,22 +126,11 @@ pub(super) enum Effect {
     Passed {
         id: Id,
         closing: bool,
-        moved: Option<Moved>,
-        replied_by: Option<WayBack>,
     },
     /// The connection may be gone.
     Doubted(Id),
     /// The connection is gone.
     Forgotten(Id),
-}
-
-/// A connection's opening packet came by this way.
-#[derive(Clone, Debug)]
-pub(super) enum Moved {
-    /// Replies go by it from now on.
-    To(WayBack),
-    /// Replies may go by it from now on.
-    Perhaps(WayBack),
 }
 
 /// What an XDP program returns.

@@ -46,7 +46,7 @@ pub use world::{Affinity, Backend, Cohort, Existing, Leeway, Mode, Protocol, Rul
 
 use crate::packet::generate::{Knowledge, Live};
 use connections::{Connection, Connections, Followed, FragmentKey, Places, WayBack};
-use expectation::{Effect, Moved};
+use expectation::Effect;
 
 /// Knows the world and what was seen so far.
 #[derive(Clone, Debug, Default)]
@@ -112,22 +112,20 @@ impl Oracle {
             Effect::Nothing => {}
             Effect::Doubted(id) => self.connections.get_mut(id).doubtful = true,
             Effect::Forgotten(id) => self.connections.forget(id),
-            Effect::Passed { id, closing, moved, replied_by } => {
-                self.connections.get_mut(id).passed(closing, moved, replied_by);
-            }
+            Effect::Passed { id, closing } => self.connections.get_mut(id).passed(closing),
             Effect::Opened { service: index, client, backend, placed, way_back } => {
                 let service = &self.world.services[index];
                 self.places.learn(index, service, client, backend, placed);
-                let (protocol, ways_back) = (service.protocol, vec![way_back.clone()]);
+                let protocol = service.protocol;
                 let (closing, doubtful) = (false, false);
-                self.knowledge.push(live(service, client, backend, nat, way_back));
+                self.knowledge.push(live(service, client, backend, nat, way_back.clone()));
                 self.connections.open(Connection {
                     service: index,
                     protocol,
                     client,
                     backend,
                     nat,
-                    ways_back,
+                    way_back,
                     closing,
                     doubtful,
                 });
@@ -147,17 +145,9 @@ impl Oracle {
 }
 
 impl Connection {
-    fn passed(&mut self, closing: bool, moved: Option<Moved>, replied_by: Option<WayBack>) {
+    const fn passed(&mut self, closing: bool) {
         self.doubtful = false;
         self.closing |= closing;
-        match moved {
-            Some(Moved::To(way)) => self.ways_back = vec![way],
-            Some(Moved::Perhaps(way)) if !self.ways_back.contains(&way) => self.ways_back.push(way),
-            Some(Moved::Perhaps(_)) | None => {}
-        }
-        if let Some(way) = replied_by {
-            self.ways_back = vec![way];
-        }
     }
 }
 

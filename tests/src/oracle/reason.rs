@@ -78,6 +78,10 @@ reasons! {
     IcmpTruncatedQuote = "icmp_truncated_quote",
     /// To the kernel: section 8.
     IcmpUnrelated = "icmp_unrelated",
+    /// To the kernel: section 5.
+    UnknownReset = "unknown_reset",
+    /// To the kernel: section 5.
+    NotReady = "not_ready",
     /// Dropped: section 4.
     NoWay = "no_way",
     /// Refused: sections 3 and 5.
@@ -92,8 +96,14 @@ reasons! {
     AffinityFull = "affinity_full",
     /// Dropped instead of refused: section 5.
     RefusalSuppressed = "refusal_suppressed",
+    /// Dropped: section 6.
+    FlippedReply = "flipped_reply",
+    /// Dropped: section 5.
+    FrameFixed = "frame_fixed",
     /// Counted besides what happens: section 3.
     CanaryFallback = "canary_fallback",
+    /// Counted besides what happens: section 3.
+    Untracked = "untracked",
 }
 
 impl Reason {

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use crate::packet::parse::{Tcp, Transport, View};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Tag, get_u16};
 
+/// Most octets of a packet that an ICMP error of the node quotes.
+const QUOTE: usize = 136;
+
 /// The frame that refuses this one; `None` for an RST, which is never answered, and for what has no ports.
 pub(super) fn refusal(frame: &[u8], view: &View) -> Option<Bytes> {
     let answer = match view.transport {
@@ -38,6 +41,6 @@ fn reset(view: &View, tcp: Tcp) -> Option<Packet> {
 fn unreachable(frame: &[u8], view: &View) -> Packet {
     let ip = &view.ip;
     let (kind, code) = if ip.is_ipv4() { (3, 3) } else { (1, 4) };
-    let quote = Bytes::copy_from_slice(&frame[ip.at..ip.payload + 8]);
+    let quote = Bytes::copy_from_slice(&frame[ip.at..(ip.payload + 8).min(ip.at + QUOTE)]);
     Packet::icmp(ip.destination, ip.source, kind, code, quote)
 }

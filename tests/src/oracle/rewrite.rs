@@ -9,7 +9,7 @@ use crate::packet::parse::{Quote, Transport, View, parse_quote};
 use crate::packet::{ICMPV6, Mac, TCP, UDP, checksum, get_u16, put_u16};
 
 /// The way that a frame leaves by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Interface index.
     pub interface: u32,
@@ -17,8 +17,8 @@ pub struct Path {
     pub source: Mac,
     /// Destination Ethernet address.
     pub destination: Mac,
-    /// What the outermost tag's VLAN ID becomes.
-    pub vlan: Option<u16>,
+    /// What the tags' VLAN IDs become, outermost first; those of tags behind these stay.
+    pub vlans: Vec<u16>,
 }
 
 /// What changes behind the Ethernet header and its tags.
@@ -73,8 +73,8 @@ pub(super) fn render(frame: &[u8], view: &View, path: &Path, translation: &Trans
     let mut out = Rewriting { before: frame, octets: frame.to_vec(), congruent: Vec::new() };
     out.octets[0..6].copy_from_slice(&path.destination.0);
     out.octets[6..12].copy_from_slice(&path.source.0);
-    if let (Some(vlan), Some(tci)) = (path.vlan, view.tags.first()) {
-        put_u16(&mut out.octets, 14, tci & 0xf000 | vlan);
+    for (tag, (vlan, tci)) in path.vlans.iter().zip(&view.tags).enumerate() {
+        put_u16(&mut out.octets, 14 + 4 * tag, tci & 0xf000 | vlan);
     }
     match *translation {
         Translation::Nothing => {}

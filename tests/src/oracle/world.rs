@@ -126,7 +126,7 @@ pub struct Backend {
     pub cohort: Cohort,
     /// Weight in its cohort; 0: it takes no new connections.
     pub weight: u32,
-    /// The way there; `None`: not known.
+    /// The way there; `None`: not known, so it takes no new connections.
     pub way: Option<Way>,
 }
 
@@ -181,7 +181,7 @@ impl World {
 impl Service {
     /// Indices of a cohort's backends that take new connections.
     pub fn usable(&self, cohort: Cohort) -> impl Iterator<Item = usize> {
-        let usable = move |backend: &Backend| backend.cohort == cohort && backend.weight > 0;
+        let usable = move |backend: &Backend| backend.cohort == cohort && backend.weight > 0 && backend.way.is_some();
         self.backends.iter().enumerate().filter(move |(_, backend)| usable(backend)).map(|(index, _)| index)
     }
 

@@ -391,37 +391,50 @@ pub struct Quote {
     pub transport: usize,
 }
 
+/// Why a quote doesn't tell a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuoteFlaw {
+    /// It ends too early, or begins with no network header of the error's family.
+    Truncated,
+    /// It is a later fragment, or not of TCP or UDP.
+    Unrelated,
+}
+
 /// Reads a quote of the given family: a whole network header (IPv6: at most a fragment header behind it), no later fragment,
-/// and 8 octets of TCP or UDP. `None` when it isn't all of that.
-#[must_use]
-pub fn parse_quote(octets: &[u8], ipv4: bool) -> Option<Quote> {
-    let (protocol, transport, source, destination): (u8, usize, IpAddr, IpAddr);
+/// and 8 octets of TCP or UDP.
+///
+/// # Errors
+/// It isn't all of that.
+pub fn parse_quote(octets: &[u8], ipv4: bool) -> Result<Quote, QuoteFlaw> {
+    let holds = |length: usize| if octets.len() < length { Err(QuoteFlaw::Truncated) } else { Ok(()) };
+    let (protocol, transport, source, destination, offset): (u8, usize, IpAddr, IpAddr, u16);
     if ipv4 {
-        if octets.len() < 20 || octets[0] >> 4 != 4 || octets[0] & 0x0f < 5 || get_u16(octets, 6) & 0x1fff != 0 {
-            return None;
+        holds(20)?;
+        if octets[0] >> 4 != 4 || octets[0] & 0x0f < 5 {
+            return Err(QuoteFlaw::Truncated);
         }
-        (protocol, transport) = (octets[9], usize::from(octets[0] & 0x0f) * 4);
+        (protocol, transport, offset) = (octets[9], usize::from(octets[0] & 0x0f) * 4, get_u16(octets, 6) & 0x1fff);
         (source, destination) = (Ipv4Addr::from(get_u32(octets, 12)).into(), Ipv4Addr::from(get_u32(octets, 16)).into());
     } else {
-        if octets.len() < 40 || octets[0] >> 4 != 6 {
-            return None;
+        holds(40)?;
+        if octets[0] >> 4 != 6 {
+            return Err(QuoteFlaw::Truncated);
         }
         if octets[6] == FRAGMENT {
-            if octets.len() < 48 || get_u16(octets, 42) & 0xfff8 != 0 {
-                return None;
-            }
-            (protocol, transport) = (octets[40], 48);
+            holds(48)?;
+            (protocol, transport, offset) = (octets[40], 48, get_u16(octets, 42) & 0xfff8);
         } else {
-            (protocol, transport) = (octets[6], 40);
+            (protocol, transport, offset) = (octets[6], 40, 0);
         }
-        let address = |at: usize| octets[at..at + 16].try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets));
-        (source, destination) = (address(8)?.into(), address(24)?.into());
+        let address = |at: usize| <[u8; 16]>::try_from(&octets[at..at + 16]).expect("sixteen octets were cut out");
+        (source, destination) = (Ipv6Addr::from(address(8)).into(), Ipv6Addr::from(address(24)).into());
     }
-    if !matches!(protocol, TCP | UDP) || octets.len() < transport + 8 {
-        return None;
+    if offset != 0 || !matches!(protocol, TCP | UDP) {
+        return Err(QuoteFlaw::Unrelated);
     }
+    holds(transport + 8)?;
     let ports = (get_u16(octets, transport), get_u16(octets, transport + 2));
-    Some(Quote {
+    Ok(Quote {
         source: SocketAddr::new(source, ports.0),
         destination: SocketAddr::new(destination, ports.1),
         protocol,
@@ -510,7 +523,7 @@ mod tests {
                 std::hint::black_box(parse(&frame).map(|view| view.endpoints()).ok());
                 std::hint::black_box(field_at(&frame, frame.len().saturating_sub(tail)));
             }
-            std::hint::black_box((parse_quote(&octets, true), parse_quote(&octets, false)));
+            std::hint::black_box((parse_quote(&octets, true).ok(), parse_quote(&octets, false).ok()));
         }
     }
 }
