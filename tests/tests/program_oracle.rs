@@ -38,7 +38,12 @@ fn compare(seed: u64, frames: usize) -> Result<()> {
                 Err(difference) => {
                     let mut key = format!("{} / {:?} {:?}", frame.label, seen.action, seen.counted);
                     key += &format!(" {:?}", std::mem::discriminant(&difference.kind));
-                    let text = format!("#{number} by {}: {difference}\n  in  {:02x?}\n  out {:02x?}", frame.ingress, &frame.bytes[..], seen.frame);
+                    let text = format!(
+                        "#{number} by {}: {difference}\n  in  {:02x?}\n  out {:02x?}",
+                        frame.ingress,
+                        &frame.bytes[..],
+                        seen.frame
+                    );
                     differences.entry(key).or_insert((0, text)).0 += 1;
                 }
             }

@@ -1,11 +1,12 @@
 //! What came of the demo, worked out from every single connection. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use splitter_user::model::{Cohort, Weight};
 
 use super::binomial;
+use crate::workload::http::kept::{Connection, State};
 
 /// One new connection with its request. Times are from the load's begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,12 @@ impl ByCohort {
             }
         }
         counts
+    }
+
+    /// Connections without an answer that had ended before this moment.
+    #[must_use]
+    pub fn failed_before(moment: Duration, attempts: &[Attempt]) -> Self {
+        Self::count(attempts.iter().filter(|attempt| attempt.failed && attempt.ended < moment))
     }
 
     /// Of both.
@@ -203,8 +210,10 @@ pub struct LongLived {
     pub broken: u64,
     /// The canary's, ended with a RST from the canary's failure on: the flip does so by design.
     pub reset_by_flip: u64,
-    /// Opened again after that, and answered by stable.
+    /// Opened again after that, answered by stable, and not broken since.
     pub back_on_stable: u64,
+    /// Connections to the canary that were open to the end.
+    pub left_on_canary: u64,
     /// Answered requests.
     pub exchanges: u64,
     /// Bytes that came, headers not counted.
@@ -213,6 +222,32 @@ pub struct LongLived {
     pub bytes_wrong: u64,
     /// Answers from another server than the connection's first.
     pub strangers: u64,
+}
+
+impl LongLived {
+    /// The figures of these connections, if the canary failed then.
+    #[must_use]
+    pub fn of(connections: &[Connection], failed_at: Instant) -> Self {
+        let mut figures = Self::default();
+        for connection in connections {
+            let cohort = connection.identity.as_ref().map(|identity| identity.version.as_str());
+            let (on_canary, again) = (cohort == Some(Cohort::Canary.as_str()), connection.again);
+            figures.opened += u64::from(cohort.is_some() && !again);
+            figures.exchanges += connection.exchanges;
+            figures.bytes += connection.bytes;
+            figures.bytes_wrong += connection.bytes_wrong;
+            figures.strangers += connection.strangers;
+            match &connection.state {
+                State::Broken(failure) if on_canary && failure.reset && failure.at >= failed_at => figures.reset_by_flip += 1,
+                State::Broken(_) => figures.broken += 1,
+                State::Open | State::Closed if on_canary => figures.left_on_canary += 1,
+                State::Open | State::Closed if again => figures.back_on_stable += 1,
+                // One that never came to be is missing from those opened, or from those that are back.
+                State::Open | State::Closed | State::Opening | State::NotOpened(_) => {}
+            }
+        }
+        figures
+    }
 }
 
 /// What the data plane counted, by the agent.
@@ -243,10 +278,12 @@ pub struct Report {
     pub long_lived: LongLived,
     /// New connections of the whole run.
     pub connections: u64,
+    /// Of these, refused with a RST.
+    pub refused: u64,
     /// Connections that failed before the canary did, whenever that was.
     pub failed_while_ramping: ByCohort,
-    /// The agent's own numbers.
-    pub agent: Counted,
+    /// The agent's own numbers; none if it doesn't know them.
+    pub agent: Option<Counted>,
     /// How long it all took, in seconds.
     pub seconds: f64,
     /// What should have held and didn't; empty when all is well.
@@ -303,6 +340,7 @@ impl Report {
             not_held.push("the service did not flip".into());
             return not_held;
         };
+        must(long.left_on_canary == 0, format!("{} connections to the canary outlived the flip", long.left_on_canary));
         must(flip.cause == intended.cause, format!("the flip's cause was {}, not {}", flip.cause, intended.cause));
         must(flip.failed.stable == 0, format!("{} connections to stable failed when the canary did", flip.failed.stable));
         must(flip.failed.canary > 0, "the canary's failure was noticed by no connection".into());
@@ -411,7 +449,8 @@ mod tests {
             long_lived: LongLived { opened: 10, reset_by_flip: 4, back_on_stable: 4, ..LongLived::default() },
             connections: 102,
             failed_while_ramping: ByCohort::default(),
-            agent: Counted::default(),
+            refused: 1,
+            agent: Some(Counted::default()),
             seconds: 3.0,
             not_held: Vec::new(),
         }

@@ -118,7 +118,10 @@ mod tests {
         let line = Line::new(Style::Stable, " ok").text("   a <b> & c");
         let svg = render("demo", &[line]);
         // One space within a piece is kept, longer gaps are left out.
-        assert!(svg.contains(r##"<text x="26.4" y="48" fill="#56d364" textLength="16.8" lengthAdjust="spacingAndGlyphs">ok</text>"##), "{svg}");
+        assert!(
+            svg.contains(r##"<text x="26.4" y="48" fill="#56d364" textLength="16.8" lengthAdjust="spacingAndGlyphs">ok</text>"##),
+            "{svg}"
+        );
         assert!(svg.contains(r##"<text x="68.4" y="48" fill="#d0d7de" textLength="75.6" lengthAdjust="spacingAndGlyphs">a &lt;b&gt; &amp; c</text>"##), "{svg}");
         assert_eq!(svg.matches("<text").count(), 3);
         assert!(svg.contains(r#"viewBox="0 0 708 "#));

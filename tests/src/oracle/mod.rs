@@ -119,16 +119,7 @@ impl Oracle {
                 let protocol = service.protocol;
                 let (closing, doubtful) = (false, false);
                 self.knowledge.push(live(service, client, backend, nat, way_back.clone()));
-                self.connections.open(Connection {
-                    service: index,
-                    protocol,
-                    client,
-                    backend,
-                    nat,
-                    way_back,
-                    closing,
-                    doubtful,
-                });
+                self.connections.open(Connection { service: index, protocol, client, backend, nat, way_back, closing, doubtful });
             }
         }
     }

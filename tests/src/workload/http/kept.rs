@@ -17,7 +17,12 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpSocket, sync::mpsc, task::{JoinHandle, JoinSet}, time::timeout};
+use tokio::{
+    net::TcpSocket,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
 use super::{BACKEND_HEADER, VERSION_HEADER, load::was_reset};
 use crate::{
@@ -179,12 +184,7 @@ impl Failure {
     }
 }
 
-async fn drive(
-    load: Kept,
-    connections: Arc<Mutex<Vec<Connection>>>,
-    mut orders: mpsc::UnboundedReceiver<usize>,
-    mut stop: Stop,
-) {
+async fn drive(load: Kept, connections: Arc<Mutex<Vec<Connection>>>, mut orders: mpsc::UnboundedReceiver<usize>, mut stop: Stop) {
     let load = Arc::new(load);
     let mut tasks = JoinSet::new();
     let mut clients = 0;
