@@ -43,7 +43,8 @@ impl Core {
     /// Adds a backend, unless it can't be reached as this node is set up.
     pub(super) fn add_backend(&mut self, name: &ServiceName, backend: &AddBackend, by: &str, now: Moment) -> CommandResult<()> {
         let AddBackend { address, cohort, weight } = *backend;
-        let added = self.refuse_dead_end(name, address.ip()).and_then(|()| {
+        let reachable = self.find(name).and_then(|desired| self.refuse_dead_end(&desired.service, address.ip()));
+        let added = reachable.and_then(|()| {
             self.change(now, by, |config, state, origin| {
                 desired::add_backend(config, state, name, address, cohort, weight, origin)
             })
@@ -142,16 +143,16 @@ impl Core {
             })
         });
         for address in new {
-            self.refuse_dead_end(&service.name, address.ip())?;
+            self.refuse_dead_end(service, address.ip())?;
         }
         Ok(())
     }
 
     /// Refuses a backend that can't be reached as this node is set up. One that doesn't answer is taken: it may come up.
-    fn refuse_dead_end(&self, name: &ServiceName, to: IpAddr) -> CommandResult<()> {
-        match self.way(to) {
+    fn refuse_dead_end(&self, service: &Service, to: IpAddr) -> CommandResult<()> {
+        match self.way(service.mode, to) {
             Err(NoWay::Never(why)) => Err(CommandError::new(CommandErrorKind::Invalid, format!("nothing was changed: {why}"))
-                .place(format!("service \"{name}\""))),
+                .place(format!("service \"{}\"", service.name))),
             Ok(_) | Err(NoWay::Pending(_) | NoWay::Now(_)) => Ok(()),
         }
     }

@@ -45,7 +45,7 @@ impl Core {
 
     fn check_way(&self, desired: &Desired, backend: &Backend) -> Check {
         let subject = Some(subject(desired, backend));
-        match self.way(backend.address.ip()) {
+        match self.way(desired.service.mode, backend.address.ip()) {
             Ok(way) => {
                 let hop = way.gateway.map_or_else(|| "directly".to_owned(), |gateway| format!("by the gateway {gateway}"));
                 let finding = format!("reached {hop}, out of {}, from {}", way.interface_name, way.source_address);

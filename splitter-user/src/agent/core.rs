@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     dataplane::{ApplyError, Dataplane, Info, Live, Sample, ServiceKey, WantedBackend, WantedService},
     desired::{self, Desired, Origin},
-    model::{BackendWeight, Cohort, Service, ServiceName},
+    model::{BackendWeight, Cohort, Mode, Service, ServiceName},
     neighbor::{Way, Ways},
     store::{EventKind, FlipReason, State, Store},
 };
@@ -152,6 +152,7 @@ impl Core {
         self.observe(now);
         self.look_around();
         self.sweep(now);
+        self.publish_events();
         self.published.ready.send_replace(true);
         Ok(())
     }
@@ -300,7 +301,7 @@ impl Core {
             cohort: backend.cohort,
             weight: backend.weight,
             draining: backend.draining,
-            way: self.way(backend.address.ip()).ok(),
+            way: self.way(service.mode, backend.address.ip()).ok(),
         });
         WantedService {
             key: key(service),
@@ -316,11 +317,13 @@ impl Core {
         }
     }
 
-    /// The way to an address that can be used. One by an interface without the program can't: replies would pass by.
-    pub(super) fn way(&self, to: IpAddr) -> Result<Way, NoWay> {
+    /// The way to an address that can be used. In `nat` mode one by an interface without the program can't: replies would pass by.
+    pub(super) fn way(&self, mode: Mode, to: IpAddr) -> Result<Way, NoWay> {
         let way = self.ways.get(&to).ok_or(NoWay::Pending(format!("the way to {to} is being looked up")))?;
         match way {
-            Ok(way) if self.info.interfaces.iter().any(|attached| attached.index == way.interface) => Ok(way.clone()),
+            Ok(way) if mode == Mode::Dsr || self.info.interfaces.iter().any(|attached| attached.index == way.interface) => {
+                Ok(way.clone())
+            }
             Ok(way) => Err(NoWay::Never(format!(
                 "{to} is reached by {}, where the program is not attached: add it to `interfaces` in [agent] and restart the agent",
                 way.interface_name

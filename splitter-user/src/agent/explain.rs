@@ -80,7 +80,7 @@ impl Core {
                 .entry
                 .filter(|_| known.is_none() && !reset)
                 .map(|index| MaglevSlot { index, table_size: explained.table_size }),
-            way: backend.map(|backend| self.wire_way(backend.ip())),
+            way: backend.map(|backend| self.wire_way(desired.service.mode, backend.ip())),
             backend,
         })
     }

@@ -175,7 +175,7 @@ impl Core {
             for backend in &service.backends {
                 let id = (name.clone(), backend.address);
                 let was = self.told.unreachable.contains(&id);
-                match self.way(backend.address.ip()) {
+                match self.way(service.mode, backend.address.ip()) {
                     Ok(_) if was => news.push((name.clone(), EventKind::BackendReachable { backend: backend.address })),
                     Ok(_) => {}
                     Err(NoWay::Pending(_)) if !was => {}
@@ -216,8 +216,9 @@ impl Core {
 
     /// Whether a cohort has a backend that gets new connections.
     pub(super) fn is_usable(&self, desired: &Desired, cohort: Cohort) -> bool {
-        let mut backends = desired.service.backends.iter().filter(|backend| backend.cohort == cohort && !backend.draining);
-        backends.any(|backend| self.way(backend.address.ip()).is_ok())
+        let service = &desired.service;
+        let mut backends = service.backends.iter().filter(|backend| backend.cohort == cohort && !backend.draining);
+        backends.any(|backend| self.way(service.mode, backend.address.ip()).is_ok())
     }
 }
 

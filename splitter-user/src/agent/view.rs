@@ -93,7 +93,7 @@ impl Core {
             },
             flip: desired.flip.clone().map(Into::into),
             canary_fallback: sample.map(|sample| sample.canary_fallback),
-            refusals: sample.map(|sample| owned(&sample.refused)).unwrap_or_default(),
+            refusals: sample.map(|sample| moved(&sample.refused)).unwrap_or_default(),
             cohorts: self.cohorts(desired),
             alerts: self.service_alerts(desired, now),
         }
@@ -129,13 +129,13 @@ impl Core {
         let asked = service.backends.iter().filter(|backend| backend.cohort == cohort).map(|backend| BackendStatus {
             address: backend.address,
             weight: backend.weight,
-            state: match self.way(backend.address.ip()) {
+            state: match self.way(service.mode, backend.address.ip()) {
                 _ if backend.draining => BackendState::Draining,
                 Ok(_) => BackendState::Active,
                 Err(_) => BackendState::Unreachable,
             },
             connections: self.connections(desired, backend.address),
-            way: self.wire_way(backend.address.ip()),
+            way: self.wire_way(service.mode, backend.address.ip()),
             counters: self.backend_sample(desired, backend.address).map(|sample| counters(service.mode, &sample.counters)),
         });
         let mut all: Vec<BackendStatus> = asked.collect();
@@ -167,8 +167,8 @@ impl Core {
     }
 
     /// The way to an address, in the API's words.
-    pub(super) fn wire_way(&self, to: IpAddr) -> Way {
-        match self.way(to) {
+    pub(super) fn wire_way(&self, mode: Mode, to: IpAddr) -> Way {
+        match self.way(mode, to) {
             Ok(way) => {
                 let mac = way.destination_mac.map(|octet| format!("{octet:02x}")).join(":");
                 Way::Known { interface: way.interface_name, mac }
@@ -258,6 +258,13 @@ fn counters(mode: Mode, counters: &dataplane::Counters) -> Counters {
 
 fn owned(labels: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
     labels.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect()
+}
+
+/// Those that ever counted something.
+fn moved(labels: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    let mut moved = owned(labels);
+    moved.retain(|_, count| *count > 0);
+    moved
 }
 
 impl From<AttachedMode> for AttachMode {

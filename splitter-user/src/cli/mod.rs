@@ -43,7 +43,8 @@ pub struct Io<'a> {
 /// Runs the command that the process was started with.
 pub fn main(local: &dyn Local) -> ExitCode {
     let terminal = io::stdout().is_terminal();
-    let (mut out, mut err) = (anstream::stdout().lock(), anstream::stderr().lock());
+    // Not locked: the agent's log goes to standard error as well, from other threads.
+    let (mut out, mut err) = (anstream::stdout(), anstream::stderr());
     let mut io = Io { out: &mut out, err: &mut err, terminal, tick: Duration::from_secs(1) };
     ExitCode::from(run(std::env::args_os(), local, &mut io) as u8)
 }

@@ -55,7 +55,7 @@ pub const AGENT: Section = Section {
     keys: &[
         key("interfaces", "list of names", Required),
         key("xdp_mode", "`native`, `generic` or `auto`", Default("\"native\"")),
-        key("socket", "path", Default("\"/run/splitter/agent.sock\"")),
+        key("socket", "path", Default("\"/run/splitter/splitter.sock\"")),
         key("socket_group", "group name", Optional),
         key("metrics_address", "address and port, or `off`", Default("\"127.0.0.1:9616\"")),
         key("state_directory", "path", Default("\"/var/lib/splitter\"")),
