@@ -184,7 +184,7 @@ pub struct After {
     /// Of these, the canary's.
     pub canary: u64,
     /// Without an answer.
-    pub failed: u64,
+    pub failed: ByCohort,
 }
 
 impl After {
@@ -192,11 +192,11 @@ impl After {
     #[must_use]
     pub fn measure(flipped: &Flipped, attempts: &[Attempt]) -> Self {
         let after = || attempts.iter().filter(|attempt| attempt.begun >= flipped.seen);
-        let count = |of: &dyn Fn(&Attempt) -> bool| after().filter(|attempt| of(attempt)).count() as u64;
+        let counts = ByCohort::count(after());
         Self {
-            connections: count(&|_| true),
-            canary: count(&|attempt| attempt.is_of(Cohort::Canary)),
-            failed: count(&|attempt| attempt.failed),
+            connections: counts.sum(),
+            canary: counts.canary,
+            failed: ByCohort::count(after().filter(|attempt| attempt.failed)),
         }
     }
 }
@@ -214,6 +214,8 @@ pub struct LongLived {
     pub back_on_stable: u64,
     /// Connections to the canary that were open to the end.
     pub left_on_canary: u64,
+    /// All that were begun, those that take the place of others too.
+    pub begun: u64,
     /// Answered requests.
     pub exchanges: u64,
     /// Bytes that came, headers not counted.
@@ -233,6 +235,7 @@ impl LongLived {
             let cohort = connection.identity.as_ref().map(|identity| identity.version.as_str());
             let (on_canary, again) = (cohort == Some(Cohort::Canary.as_str()), connection.again);
             figures.opened += u64::from(cohort.is_some() && !again);
+            figures.begun += 1;
             figures.exchanges += connection.exchanges;
             figures.bytes += connection.bytes;
             figures.bytes_wrong += connection.bytes_wrong;
@@ -336,6 +339,18 @@ impl Report {
             long.back_on_stable == long.reset_by_flip,
             format!("{} of {} reset connections came back on stable", long.back_on_stable, long.reset_by_flip),
         );
+        if let Some(agent) = &self.agent {
+            let begun = self.connections + long.begun;
+            let opened = agent.opened.sum();
+            must(opened == begun, format!("the client began {begun} connections, and the agent counted {opened}"));
+            let refused = agent.refused.map_or(self.refused, ByCohort::sum);
+            must(
+                refused == self.refused,
+                format!("the client was refused {} times, and the agent counted {refused}", self.refused),
+            );
+        } else {
+            must(false, "the agent does not know what it counted".into());
+        }
         let Some((flip, after)) = self.flip.as_ref().zip(self.after_flip) else {
             not_held.push("the service did not flip".into());
             return not_held;
@@ -346,7 +361,7 @@ impl Report {
         must(flip.failed.canary > 0, "the canary's failure was noticed by no connection".into());
         must(after.connections > 0, "there was no connection after the flip".into());
         must(after.canary == 0, format!("the canary got {} new connections after the flip", after.canary));
-        must(after.failed == 0, format!("{} connections failed after the flip", after.failed));
+        must(after.failed.sum() == 0, format!("{} connections failed after the flip", after.failed.sum()));
         not_held
     }
 }
@@ -354,6 +369,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::{Identity, http::kept::Failure};
 
     const SPAN: Span = Span { from: ms(1000), until: ms(2000) };
 
@@ -400,7 +416,32 @@ mod tests {
         assert_eq!(flip.failed, ByCohort { stable: 0, canary: 3 });
         assert_eq!(flip.first_failure_to_last_canary_ms.map(f64::round), Some(121.0));
         assert_eq!(flip.first_failure_to_decision_ms.map(f64::round), Some(101.0));
-        assert_eq!(After::measure(&flipped(), &attempts), After { connections: 1, canary: 0, failed: 0 });
+        assert_eq!(After::measure(&flipped(), &attempts), After { connections: 1, canary: 0, failed: ByCohort::default() });
+    }
+
+    #[test]
+    fn a_long_lived_connection_is_broken_unless_the_flip_reset_it_on_the_canary() {
+        let failed_at = Instant::now();
+        let (before, after) = (failed_at - ms(1), failed_at + ms(1));
+        let failure = |at, reset| Failure { at, reset, why: String::new() };
+        let figures = |version, again, state| LongLived::of(&[connection(version, again, state)], failed_at);
+        let one = LongLived { begun: 1, opened: 1, exchanges: 3, bytes: 30, ..LongLived::default() };
+        for (why, version, state, expected) in [
+            ("in use", "stable", State::Closed, one),
+            ("reset by the flip", "canary", State::Broken(failure(after, true)), LongLived { reset_by_flip: 1, ..one }),
+            ("the flip has not come yet", "canary", State::Broken(failure(before, true)), LongLived { broken: 1, ..one }),
+            ("not by a RST", "canary", State::Broken(failure(after, false)), LongLived { broken: 1, ..one }),
+            ("stable has nothing to do with it", "stable", State::Broken(failure(after, true)), LongLived { broken: 1, ..one }),
+            ("the flip was to reset it", "canary", State::Open, LongLived { left_on_canary: 1, ..one }),
+        ] {
+            assert_eq!(figures(version, false, state), expected, "{why}");
+        }
+        let again = LongLived { opened: 0, ..one };
+        assert_eq!(figures("stable", true, State::Closed), LongLived { back_on_stable: 1, ..again });
+        assert_eq!(figures("stable", true, State::Broken(failure(after, true))), LongLived { broken: 1, ..again });
+        assert_eq!(figures("canary", true, State::Closed), LongLived { left_on_canary: 1, ..again });
+        let never = Connection { identity: None, ..connection("", false, State::NotOpened(failure(after, true))) };
+        assert_eq!(LongLived::of(&[never], failed_at), LongLived { opened: 0, ..one });
     }
 
     #[test]
@@ -413,6 +454,10 @@ mod tests {
             assert_eq!(report.judge(&INTENDED), [sentence.to_owned()]);
         };
         told(|report| report.flip = None, "the service did not flip");
+        told(|report| report.agent = None, "the agent does not know what it counted");
+        told(|report| report.connections = 101, "the client began 115 connections, and the agent counted 116");
+        told(|report| report.refused = 2, "the client was refused 2 times, and the agent counted 1");
+        told(|report| report.long_lived.left_on_canary = 1, "1 connections to the canary outlived the flip");
         told(|report| report.long_lived.broken = 2, "2 long-lived connections broke");
         told(|report| report.long_lived.opened = 9, "9 of 10 long-lived connections were opened");
         told(|report| report.long_lived.bytes_wrong = 1, "1 bytes of long-lived connections were wrong");
@@ -424,11 +469,11 @@ mod tests {
             "at 50% the canary got 90 of 100 connections, which is outside of 34.00% to 66.00%",
         );
         told(
-            |report| report.after_flip = Some(After { connections: 5, canary: 1, failed: 0 }),
+            |report| report.after_flip = Some(After { connections: 5, canary: 1, failed: ByCohort::default() }),
             "the canary got 1 new connections after the flip",
         );
         told(
-            |report| report.after_flip = Some(After { connections: 5, canary: 0, failed: 1 }),
+            |report| report.after_flip = Some(After { connections: 5, canary: 0, failed: ByCohort { stable: 1, canary: 0 } }),
             "1 connections failed after the flip",
         );
     }
@@ -446,13 +491,29 @@ mod tests {
             steps: vec![Step::measure(weight(5000), &SPAN, &attempts)],
             flip: Some(Flip::measure(ms(2000), &flipped(), &broken)),
             after_flip: Some(After::measure(&flipped(), &broken)),
-            long_lived: LongLived { opened: 10, reset_by_flip: 4, back_on_stable: 4, ..LongLived::default() },
+            long_lived: LongLived { opened: 10, reset_by_flip: 4, back_on_stable: 4, begun: 14, ..LongLived::default() },
             connections: 102,
             failed_while_ramping: ByCohort::default(),
             refused: 1,
-            agent: Some(Counted::default()),
+            agent: Some(Counted {
+                opened: ByCohort { stable: 60, canary: 56 },
+                refused: Some(ByCohort { stable: 0, canary: 1 }),
+            }),
             seconds: 3.0,
             not_held: Vec::new(),
+        }
+    }
+
+    fn connection(version: &str, again: bool, state: State) -> Connection {
+        Connection {
+            local: ([10, 0, 0, 1], 1024).into(),
+            again,
+            identity: Some(Identity { version: version.into(), name: format!("{version}1") }),
+            exchanges: 3,
+            bytes: 30,
+            bytes_wrong: 0,
+            strangers: 0,
+            state,
         }
     }
 

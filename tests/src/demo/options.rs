@@ -58,6 +58,8 @@ pub struct Plot {
     pub family: Family,
     /// The weights, one after the other, and how long each stands.
     pub steps: Vec<(Weight, Duration)>,
+    /// How long new connections come in before the first step.
+    pub before: Duration,
     /// How long new connections go on after the flip.
     pub after: Duration,
     /// New connections a second.
@@ -87,6 +89,7 @@ impl Plot {
             steps: steps
                 .map(|(weight, seconds)| (Weight::from_basis_points(weight).expect("below 10,000"), Duration::from_secs(seconds)))
                 .collect(),
+            before: Duration::from_secs(if options.quick { 0 } else { 2 }),
             after: Duration::from_secs(if options.quick { 1 } else { 4 }),
             rate: 400.0,
             batch: 50,

@@ -93,6 +93,7 @@ impl<'a> Play<'a> {
     /// When the agent or the network fails; what must hold and doesn't is in the report.
     pub async fn perform(mut self) -> Result<Played> {
         self.open_long_lived().await?;
+        self.stay(self.plot.before).await?;
         let spans = self.ramp().await?;
         let broken_at = self.begun.elapsed();
         self.stage.set_canary(http::Mode::Refuse)?;
@@ -144,6 +145,7 @@ impl<'a> Play<'a> {
                 let flipped =
                     Flipped { cause: flip.cause.as_str().into(), reason: reason.clone(), at: self.offset(flip.at), seen };
                 self.now = (seen, "flipped".into());
+                self.book.weights.push((seen, Weight::ZERO));
                 self.tell(flipped.at, Style::Bad, format!("flipped to stable by {}: {reason}", flip.by));
                 return Ok(Some(flipped));
             }
@@ -301,7 +303,7 @@ struct Book {
     servers: Vec<usize>,
     /// How many were refused with a RST.
     refused: u64,
-    /// The weights that were asked, each with the moment when that was begun.
+    /// The weights that came in force, each with the moment when that was begun, and for the flip when it was seen.
     weights: Vec<(Duration, Weight)>,
 }
 
@@ -325,7 +327,7 @@ impl Book {
         Ok(())
     }
 
-    /// The weight that was asked last, then.
+    /// The weight that was in force, then.
     fn weight_at(&self, at: Duration) -> Weight {
         self.weights.iter().rev().find(|(asked, _)| *asked <= at).map_or(Weight::ZERO, |(_, weight)| *weight)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use splitter_user::model::Cohort;
 
 use super::{
-    figures::Report,
+    figures::{ByCohort, Report},
     screen::{Line, Style, wrap},
 };
 
@@ -80,7 +80,7 @@ impl Frame {
             Line::empty(),
             Line::new(
                 Style::Dim,
-                format!(" {:<8}{:<34}{:>9}{:>7}{:>9}{:>12}", "cohort", "backend", "new", "per s", "failed", "long-lived"),
+                format!(" {:<8}{:<32}{:>9}{:>7}{:>10}{:>12}", "cohort", "backend", "new", "per s", "failed", "long-lived"),
             ),
         ];
         lines.extend(rows.iter().map(Row::line));
@@ -109,8 +109,8 @@ impl Row {
     fn line(&self) -> Line {
         let Self { cohort, name, connections, rate, failed, long_lived } = self;
         Line::new(style(*cohort), format!(" {cohort:<8}"))
-            .text(format!("{name:<34}{:>9}{rate:>7}", grouped(*connections)))
-            .and(if *failed > 0 { Style::Bad } else { Style::Plain }, format!("{:>9}", grouped(*failed)))
+            .text(format!("{name:<32}{:>9}{rate:>7}", grouped(*connections)))
+            .and(if *failed > 0 { Style::Bad } else { Style::Plain }, format!("{:>10}", grouped(*failed)))
             .text(format!("{long_lived:>12}"))
     }
 }
@@ -132,11 +132,12 @@ impl Event {
 pub fn summary(report: &Report) -> Vec<Line> {
     let mut lines = vec![
         Line::empty(),
+        Line::new(Style::Dim, format!("{:62}{:>8}{:>8}", "", "failed", "failed")),
         Line::new(
             Style::Dim,
             format!(
                 " {:<8}{:>12}{:>9}{:>10}   {:<19}{:>8}{:>8}",
-                "asked", "connections", "canary", "measured", "chance allows", "failed:", "canary"
+                "asked", "connections", "canary", "measured", "chance allows", "stable", "canary"
             ),
         ),
     ];
@@ -150,13 +151,13 @@ pub fn summary(report: &Report) -> Vec<Line> {
             step.canary,
             (percent(step.share), if step.is_within_bounds() { Style::Stable } else { Style::Bad }),
             &bounds,
-            [step.failed.stable, step.failed.canary],
+            step.failed,
         )
     }));
     if let Some((flip, after)) = report.flip.as_ref().zip(report.after_flip) {
         let measured = percent(part(after.canary, after.connections));
         let style = if after.canary == 0 { Style::Stable } else { Style::Bad };
-        lines.push(row("flipped", after.connections, after.canary, (measured, style), "nothing", [after.failed, 0]));
+        lines.push(row("flipped", after.connections, after.canary, (measured, style), "nothing", after.failed));
         lines.push(Line::empty());
         let ms = |ms: Option<f64>| ms.map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms"));
         lines.push(
@@ -192,21 +193,14 @@ pub fn summary(report: &Report) -> Vec<Line> {
     lines
 }
 
-fn row(
-    asked: &str,
-    connections: u64,
-    canary: u64,
-    (measured, style): (String, Style),
-    bounds: &str,
-    [stable_failed, canary_failed]: [u64; 2],
-) -> Line {
+fn row(asked: &str, connections: u64, canary: u64, (measured, style): (String, Style), bounds: &str, fails: ByCohort) -> Line {
     let failed = |count: u64| if count > 0 { Style::Bad } else { Style::Plain };
     Line::new(Style::Bold, format!(" {asked:<8}"))
         .text(format!("{:>12}{:>9}", grouped(connections), grouped(canary)))
         .and(style, format!("{measured:>10}"))
         .and(Style::Dim, format!("   {bounds:<19}"))
-        .and(failed(stable_failed), format!("{:>8}", grouped(stable_failed)))
-        .and(failed(canary_failed), format!("{:>8}", grouped(canary_failed)))
+        .and(failed(fails.stable), format!("{:>8}", grouped(fails.stable)))
+        .and(failed(fails.canary), format!("{:>8}", grouped(fails.canary)))
 }
 
 /// The canary's part in its colour, the rest in stable's.
