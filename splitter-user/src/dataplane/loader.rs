@@ -5,7 +5,8 @@
 //! system call, so every packet meets the old program or the new one.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,10 @@ use aya::{
         links::{FdLink, LinkError, PinnedLink},
         xdp::{XdpLink, XdpMode as AyaMode},
     },
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
 };
 use splitter_ebpf::abi::{
     ABI_VERSION, Backend, BackendCounters, Bucket, Destination, Identity, MaglevLine, Nat, ReasonCounters, Service,
@@ -68,6 +73,14 @@ pub enum OpenError {
         /// What failed.
         why: String,
     },
+    /// Another agent works with it.
+    #[error(
+        "another agent works with the data plane in {directory}; stop that one first, or give this one its own `pin_directory`"
+    )]
+    InUse {
+        /// The pin directory.
+        directory: PathBuf,
+    },
     /// No such interface.
     #[error("there is no interface `{name}`; `ip link` lists them, and `interfaces` in [agent] names those to use")]
     NoInterface {
@@ -110,7 +123,7 @@ impl OpenError {
     /// Whether somebody else is in the way.
     #[must_use]
     pub const fn is_conflict(&self) -> bool {
-        matches!(self, Self::Taken { .. } | Self::Abi { .. })
+        matches!(self, Self::Taken { .. } | Self::Abi { .. } | Self::InUse { .. })
     }
 
     fn kernel(tried: impl Into<String>, why: impl std::fmt::Display) -> Self {
@@ -206,6 +219,16 @@ const LINKS: &str = "links";
 const MULTI_BUFFER: &str = "splitter_frags";
 const SINGLE_BUFFER: &str = "splitter";
 const CLOCK: &str = "splitter_clock";
+
+/// Takes the pin directory, so that no second agent takes over a data plane that has one. A dead agent's hold on it goes with it.
+pub fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
+    fs::create_dir_all(directory).map_err(|error| no_bpffs(directory, &error))?;
+    let opened = File::open(directory).map_err(|error| no_bpffs(directory, &error))?;
+    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => OpenError::InUse { directory: directory.to_owned() },
+        _ => OpenError::kernel(format!("locking {}", directory.display()), errno),
+    })
+}
 
 /// Loads the program, on the maps of a running data plane if there is one.
 pub fn load(
