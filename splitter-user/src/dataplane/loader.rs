@@ -329,7 +329,11 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<(Maps, NetworksMap, usize), OpenError> {
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {
-    ebpf.take_map(name).ok_or_else(|| OpenError::kernel("reading the object", format!("no map {name}")))
+    ebpf.take_map(name).ok_or_else(|| no_map(name))
+}
+
+fn no_map(name: &str) -> OpenError {
+    OpenError::kernel("reading the object", format!("no map {name}"))
 }
 
 fn room(map: &Map) -> Result<usize, MapError> {
@@ -344,12 +348,12 @@ fn map_type(map: &Map) -> u32 {
     matches!(map, Map::Unsupported(_)).into()
 }
 
-/// A map's memory. An adopted map has the size that it was made with, whatever the configuration says now.
-fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
+/// A map's memory; the map stays with the object, for a program that is loaded later. An adopted map has the size that it was made with, whatever the configuration says now.
+fn mapped<T: Plain>(ebpf: &Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
     let failed = |why: String| OpenError::kernel(format!("mapping {name} into memory"), why);
-    let map = take(ebpf, name)?;
-    let length = room(&map).map_err(|error| failed(error.to_string()))?;
-    let Map::Array(data) = &map else { return Err(failed("it isn't an array".to_owned())) };
+    let map = ebpf.map(name).ok_or_else(|| no_map(name))?;
+    let length = room(map).map_err(|error| failed(error.to_string()))?;
+    let Map::Array(data) = map else { return Err(failed("it isn't an array".to_owned())) };
     Mapped::new(data.fd(), length).map_err(|error| failed(error.to_string()))
 }
 
@@ -409,6 +413,13 @@ pub fn attach(loaded: &mut Loaded, directory: &Path, name: &str, mode: XdpMode) 
             Err(error) => Err(error),
         },
     }
+}
+
+/// Whether a data plane with this pin directory was attached to the interface.
+#[must_use]
+pub fn is_pinned(directory: &Path, index: u32) -> bool {
+    let links = directory.join(LINKS);
+    [AttachedMode::Native, AttachedMode::Generic].into_iter().any(|mode| links.join(pin_name(mode, index)).exists())
 }
 
 fn pin_name(mode: AttachedMode, index: u32) -> String {

@@ -422,7 +422,7 @@ async fn request(stream: TcpStream, target: SocketAddr, path: &str) -> hyper::Re
     }
 }
 
-fn was_reset(error: &hyper::Error) -> bool {
+pub(super) fn was_reset(error: &hyper::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {

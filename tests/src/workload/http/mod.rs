@@ -1,5 +1,7 @@
 //! HTTP/1.1: a server that can be made to refuse, and a load whose every connection is accounted for.
 
+pub mod kept;
+
 mod load;
 mod server;
 

@@ -26,6 +26,7 @@ use crate::{
     workload::{
         Identity,
         listen::{listen, listeners, watched},
+        stream::Stream,
         worker::{Stop, Worker},
     },
 };
@@ -80,7 +81,8 @@ struct Command {
 
 impl Server {
     /// Starts a server on these addresses; port 0 takes a free one, see [`Self::addresses`]. `GET /bytes/N` is
-    /// answered with N bytes, everything else with the version's name.
+    /// answered with N bytes, `GET /stream/SEED/OFFSET/N` with N bytes that seed and offset determine, everything
+    /// else with the version's name.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -205,15 +207,34 @@ async fn converse(shared: Arc<Shared>, stream: tokio::net::TcpStream, mut end: w
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let Identity { version, name } = &shared.identity;
-    let (status, body) = match request.uri().path().strip_prefix("/bytes/").map(str::parse) {
-        None => (StatusCode::OK, Bytes::from(format!("{version}\n"))),
-        Some(Ok(length)) if length <= LONGEST_BODY => (StatusCode::OK, Bytes::from(vec![b'.'; length])),
-        Some(Ok(_) | Err(_)) => (StatusCode::BAD_REQUEST, Bytes::new()),
+    let path = request.uri().path();
+    let body = match (path.strip_prefix("/bytes/"), path.strip_prefix("/stream/")) {
+        (Some(length), _) => length.parse().ok().and_then(|length| body(length, |bytes| bytes.fill(b'.'))),
+        (None, Some(piece)) => stream_piece(piece),
+        (None, None) => Some(Bytes::from(format!("{version}\n"))),
     };
+    let status = if body.is_some() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     Response::builder()
         .status(status)
         .header(VERSION_HEADER, version)
         .header(BACKEND_HEADER, name)
-        .body(Full::new(body))
+        .body(Full::new(body.unwrap_or_default()))
         .expect("an identity is of visible ASCII characters, which a header may hold")
+}
+
+/// `SEED/OFFSET/LENGTH` of a [`Stream`].
+fn stream_piece(asked: &str) -> Option<Bytes> {
+    let mut numbers = asked.split('/').map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok();
+    let (seed, offset, length) = (next()?, next()?, next()?);
+    body(usize::try_from(length).ok()?, |bytes| Stream::new(seed).fill(offset, bytes))
+}
+
+/// A body of this length; `None` when it is too long.
+fn body(length: usize, fill: impl FnOnce(&mut [u8])) -> Option<Bytes> {
+    (length <= LONGEST_BODY).then(|| {
+        let mut bytes = vec![0; length];
+        fill(&mut bytes);
+        Bytes::from(bytes)
+    })
 }
