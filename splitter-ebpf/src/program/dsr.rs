@@ -106,6 +106,7 @@ fn advance(settings: &Settings, packet: &Packet, service: &Service, known: &Know
 /// Looks a connection up.
 #[inline(always)]
 fn find<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &Settings, service: u32, flow: Hash) -> Option<Known> {
+    let flow = flow.of_service(service);
     let (first, second) = affinity::buckets(flow, settings.affinity_mask);
     let (bucket, way, word) = match affinity::find(maps::affinity(first)?, flow) {
         Some((way, word)) => (first, way, word),
@@ -175,9 +176,10 @@ fn begin<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> R
     let flow = hash::client(service.seed, packet.source, packet.source_port);
     let (backend, record) = forward::choose(settings, packet, number, service, flow)?;
     WayOut::to(frame, packet, record)?;
-    let place = if place == NO_PLACE { connection::place(frame, settings, flow) } else { Some(place) };
+    let key = flow.of_service(number);
+    let place = if place == NO_PLACE { connection::place(frame, settings, key) } else { Some(place) };
     match place.and_then(connection::cell) {
-        Some(cell) => cell.store(Word::new(flow, backend, State::Embryonic, maps::now(settings)).0),
+        Some(cell) => cell.store(Word::new(key, backend, State::Embryonic, maps::now(settings)).0),
         None => count::untracked(settings, number),
     }
     if service.has(flags::UDP) || tcp::opens(packet.flags) {
