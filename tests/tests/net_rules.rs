@@ -202,6 +202,21 @@ fn when_its_ports_are_used_up_the_nat_refuses_and_does_not_hang() {
 }
 
 #[test]
+fn ports_of_connections_that_are_over_are_given_to_new_ones_before_anybody_is_refused() {
+    let mut site = Site::builder(Topology::TwoArmSwitched, Mode::Nat).kinds(&[Kind::Web, Kind::Echo]).prepare().expect("a site");
+    site.node.configure(&format!("[nat]\nports = \"2000-2199\"\n{}", site.config_text())).expect("written");
+    site.node.start().expect("it starts");
+    let family = Family::V4;
+    let held =
+        tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), 30).start(site.lab.client()).expect("a load");
+    // Ten times as many as there are ports, in a part of the time that a closed connection is remembered.
+    let summary = site.web_load(family, 2_000).expect("a load").summary();
+    assert_eq!(summary.all_answered(), 2_000, "{summary:?}, {:?}", site.node.service("web4"));
+    let report = tcp_echo::Report::of(&held.stop().expect("it stops"));
+    assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (30, 0, 0, 0), "{report:?}");
+}
+
+#[test]
 fn what_explain_says_is_what_happens() {
     for (topology, mode) in SHAPES {
         let mut site = Site::builder(topology, mode).weight("35%").start().expect("a site");
