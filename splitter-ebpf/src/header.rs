@@ -350,3 +350,150 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
     }
     Ok(packet)
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        frame::Octets,
+        tcp::flag::SYN,
+        testing::{CLIENT_PORT, CLIENT4, CLIENT6, SERVICE_PORT, SERVICE4, SERVICE6, ethernet, ipv4, ipv6, tcp, udp},
+    };
+
+    fn read(mut frame: Vec<u8>) -> Result<Packet, Skip> {
+        decode(&Octets(&mut frame))
+    }
+
+    fn v4(packet: &[u8]) -> Vec<u8> {
+        ethernet(&[], 0x0800, packet)
+    }
+
+    fn v6(packet: &[u8]) -> Vec<u8> {
+        ethernet(&[], 0x86dd, packet)
+    }
+
+    /// The same with an octet changed.
+    fn with(mut octets: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
+        octets[at] = value;
+        octets
+    }
+
+    #[test]
+    fn what_a_frame_says_is_read() {
+        let packet = read(ethernet(&[100, 0x2064], 0x0800, &ipv4(6, &[1; 8], &tcp(SYN, b"hello")))).expect("a good frame");
+        let expected = Packet {
+            source: Address::v4(CLIENT4),
+            destination: Address::v4(SERVICE4),
+            identification: u32::from(0x1234_u16.to_be()),
+            length: 28 + 20 + 5,
+            network: 22,
+            transport: 50,
+            source_port: CLIENT_PORT.to_be(),
+            destination_port: SERVICE_PORT.to_be(),
+            tags: 2,
+            family: Family::V4,
+            protocol: protocol::TCP,
+            flags: SYN,
+            ttl: 64,
+            fragment: Fragment::Whole,
+        };
+        assert_eq!(packet, expected);
+        // Hop-by-hop, then a fragment header that says "first".
+        let chain = [&[44, 0, 1, 4, 0, 0, 0, 0][..], &[17, 0, 0, 1, 0, 0, 0, 7], &udp(b"hello")].concat();
+        let packet = read(v6(&ipv6(0, &chain))).expect("a good frame");
+        assert_eq!((packet.source, packet.destination), (Address::v6(&CLIENT6), Address::v6(&SERVICE6)));
+        assert_eq!((packet.protocol, packet.transport, packet.fragment), (protocol::UDP, 14 + 40 + 16, Fragment::First));
+        assert_eq!(packet.identification, 7_u32.to_be());
+    }
+
+    #[test]
+    fn the_first_check_that_fails_names_the_reason() {
+        let syn4 = ipv4(6, &[], &tcp(SYN, b""));
+        let syn6 = ipv6(6, &tcp(SYN, b""));
+        let fragment4 = |offset: u16, more: bool, protocol| {
+            let [high, low] = (offset / 8 | u16::from(more) << 13).to_be_bytes();
+            v4(&with(with(ipv4(protocol, &[], &[8; 40]), 6, high), 7, low))
+        };
+        let extension = |next: u8, octets: [u8; 7]| [&[next][..], &octets].concat();
+        let options = |next| extension(next, [0, 1, 4, 0, 0, 0, 0]);
+        let seven = [options(60), options(60), options(60), options(60), options(60), options(60), options(6)].concat();
+        let rows = [
+            ("13 octets", v4(&syn4)[..13].to_vec(), Skip::TruncatedEthernet),
+            ("a tag cut short", ethernet(&[1], 0x0800, &syn4)[..17].to_vec(), Skip::TruncatedVlan),
+            ("three tags", ethernet(&[1, 2, 3], 0x0800, &syn4), Skip::TooManyVlanTags),
+            ("ARP", ethernet(&[], 0x0806, &[0; 28]), Skip::NotIp),
+            ("19 octets of IPv4", v4(&syn4[..19]), Skip::TruncatedIpv4),
+            ("version 6 in IPv4", v4(&with(syn4.clone(), 0, 0x65)), Skip::BadIpv4Header),
+            ("IHL 4", v4(&with(syn4.clone(), 0, 0x44)), Skip::BadIpv4Header),
+            ("IHL beyond the total length", v4(&with(syn4.clone(), 0, 0x4b)), Skip::BadIpv4Header),
+            ("a total length behind the frame", v4(&with(syn4.clone(), 3, 41)), Skip::BadIpv4Header),
+            ("39 octets of IPv6", v6(&syn6[..39]), Skip::TruncatedIpv6),
+            ("version 4 in IPv6", v6(&with(syn6.clone(), 0, 0x40)), Skip::BadIpv6Header),
+            ("a payload length behind the frame", v6(&with(syn6, 5, 21)), Skip::BadIpv6Header),
+            ("seven extension headers", v6(&ipv6(60, &[seven, tcp(SYN, b"")].concat())), Skip::TooManyExtensions),
+            ("7 octets of extension", v6(&ipv6(60, &[6; 7])), Skip::TruncatedExtension),
+            ("an extension longer than all", v6(&ipv6(60, &extension(6, [1, 0, 0, 0, 0, 0, 0]))), Skip::TruncatedExtension),
+            ("segments left", v6(&ipv6(43, &extension(6, [0, 253, 1, 0, 0, 0, 0]))), Skip::SourceRouted),
+            ("two fragment headers", v6(&ipv6(44, &[extension(44, [0; 7]), extension(6, [0; 7])].concat())), Skip::BadFragment),
+            (
+                "IPv6 beyond 65,535",
+                v6(&ipv6(44, &[&extension(6, [0, 0xff, 0xf8, 0, 0, 0, 0])[..], &[0; 8]].concat())),
+                Skip::BadFragment,
+            ),
+            ("IPv4 beyond 65,535", fragment4(65_528, false, 6), Skip::BadFragment),
+            ("a fragment of ICMP", fragment4(0, true, 1), Skip::NotTcpUdp),
+            ("a later fragment of GRE", fragment4(8, false, 47), Skip::NotTcpUdp),
+            ("GRE", v4(&ipv4(47, &[], &[0; 20])), Skip::NotTcpUdp),
+            ("ICMPv6 in IPv4", v4(&ipv4(58, &[], &[0; 20])), Skip::NotTcpUdp),
+            ("ICMP in IPv6", v6(&ipv6(1, &[0; 20])), Skip::NotTcpUdp),
+            ("19 octets of TCP", v4(&ipv4(6, &[], &tcp(SYN, b"")[..19])), Skip::TruncatedTcp),
+            ("data offset 4", v4(&ipv4(6, &[], &with(tcp(SYN, b""), 12, 0x40))), Skip::BadTcpHeader),
+            ("a data offset behind the packet", v4(&ipv4(6, &[], &with(tcp(SYN, b""), 12, 0x60))), Skip::BadTcpHeader),
+            ("7 octets of UDP", v4(&ipv4(17, &[], &udp(b"")[..7])), Skip::TruncatedUdp),
+            ("UDP length 7", v4(&ipv4(17, &[], &with(udp(b""), 5, 7))), Skip::BadUdpHeader),
+            ("a UDP length behind the packet", v4(&ipv4(17, &[], &with(udp(b""), 5, 9))), Skip::BadUdpHeader),
+            ("7 octets of ICMP", v4(&ipv4(1, &[], &[3; 7])), Skip::TruncatedIcmp),
+        ];
+        for (why, frame, reason) in rows {
+            assert_eq!(read(frame), Err(reason), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_packet_is_no_part_of_it() {
+        let mut padded = v4(&ipv4(17, &[], &udp(b"x")));
+        padded.extend([0xee; 17]);
+        assert_eq!(read(padded).map(|packet| packet.length), Ok(29));
+        // Seven octets of UDP and an eighth of padding.
+        let mut short = v4(&ipv4(17, &[], &udp(b"")[..7]));
+        short.push(0);
+        assert_eq!(read(short), Err(Skip::TruncatedUdp));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_it_panic(octets in prop::collection::vec(any::<u8>(), 0..200), tail in prop::collection::vec(any::<u8>(), 0..40)) {
+            for start in [&[][..], &[0x08, 0x00, 0x45], &[0x86, 0xdd, 0x60], &[0x81, 0x00], &[0x88, 0xa8, 0, 1, 0x81, 0]] {
+                let mut frame = [&[0; 12][..], start, &octets].concat();
+                if let Ok(packet) = decode(&Octets(&mut frame)) {
+                    prop_assert!(packet.transport >= packet.network + 20 && packet.network + packet.length <= frame.len() as u32);
+                }
+            }
+            // Plausible up to a point: a chain of extension headers of any lengths.
+            let mut frame = v6(&ipv6(octets.first().copied().unwrap_or(0), &[&octets[..], &tail].concat()));
+            std::hint::black_box(decode(&Octets(&mut frame)).ok());
+        }
+
+        #[test]
+        fn a_frame_cut_anywhere_is_refused(length in 0_usize..74, tags in 0_usize..3) {
+            let frame = ethernet(&[7, 8][..tags], 0x86dd, &ipv6(6, &tcp(SYN, b"")));
+            let cut = frame[..length.min(frame.len() - 1)].to_vec();
+            prop_assert!(read(cut).is_err());
+        }
+    }
+}

@@ -193,3 +193,133 @@ pub fn translate(frame: &mut impl Frame, packet: &Packet, quote: &Quote, to: &Tr
     *field = message.update(u16::from_ne_bytes(*field)).to_ne_bytes();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{
+        frame::Octets,
+        header::decode,
+        testing::{
+            CLIENT_PORT, CLIENT4, CLIENT6, SERVICE_PORT, SERVICE4, end4, end6, ethernet, finish, ipv4, ipv6, is_right, tcp, udp,
+        },
+    };
+
+    /// An error of this type that quotes these octets, in a frame.
+    fn error(kind: u8, quoted: &[u8], ipv4_error: bool) -> Vec<u8> {
+        let message = [&[kind, 3, 0, 0, 0, 0, 5, 0xdc][..], quoted].concat();
+        let mut packet = if ipv4_error { ipv4(1, &[], &message) } else { ipv6(58, &message) };
+        let (transport, protocol, ethertype) = if ipv4_error { (20, 1, 0x0800) } else { (40, 58, 0x86dd) };
+        finish(&mut packet, transport, protocol);
+        ethernet(&[], ethertype, &packet)
+    }
+
+    fn read(mut frame: Vec<u8>) -> Result<Quote, Skip> {
+        let frame = Octets(&mut frame);
+        quote(&frame, &decode(&frame)?)
+    }
+
+    #[test]
+    fn a_quote_says_whose_it_is_or_why_not() {
+        let tcp4 = ipv4(6, &[1; 4], &tcp(0x10, b"")[..8]);
+        let found = read(error(3, &tcp4, true)).expect("a good quote");
+        let expected = Quote {
+            source: end4(CLIENT4, CLIENT_PORT),
+            destination: end4(SERVICE4, SERVICE_PORT),
+            network: 42,
+            transport: 66,
+            room: 8,
+            protocol: protocol::TCP,
+            code: 3,
+        };
+        assert_eq!(found, expected);
+        let fragment6 = ipv6(44, &[&[17, 0, 0, 1, 0, 0, 0, 9][..], &udp(b"")].concat());
+        let found = read(error(2, &fragment6, false)).expect("a first fragment");
+        assert_eq!((found.source, found.transport), (end6(CLIENT6, CLIENT_PORT), 14 + 40 + 8 + 48));
+
+        let later4 = {
+            let mut packet = ipv4(6, &[], &tcp(0, b""));
+            packet[7] = 1;
+            packet
+        };
+        let later6 = ipv6(44, &[&[17, 0, 0, 8, 0, 0, 0, 9][..], &udp(b"")].concat());
+        let with = |mut octets: Vec<u8>, value| {
+            octets[0] = value;
+            octets
+        };
+        let rows = [
+            ("echo", error(8, &tcp4, true), Skip::IcmpNotError),
+            ("ICMPv6 echo", error(128, &fragment6, false), Skip::IcmpNotError),
+            ("19 octets", error(3, &tcp4[..19], true), Skip::IcmpTruncatedQuote),
+            ("7 octets of TCP", error(3, &tcp4[..31], true), Skip::IcmpTruncatedQuote),
+            ("IPv6 quoted by ICMP", error(3, &fragment6, true), Skip::IcmpTruncatedQuote),
+            ("IHL 4", error(3, &with(tcp4.clone(), 0x44), true), Skip::IcmpTruncatedQuote),
+            ("IPv4 quoted by ICMPv6", error(1, &tcp4, false), Skip::IcmpTruncatedQuote),
+            ("39 octets", error(1, &fragment6[..39], false), Skip::IcmpTruncatedQuote),
+            ("half a fragment header", error(1, &fragment6[..44], false), Skip::IcmpTruncatedQuote),
+            ("a later fragment", error(3, &later4, true), Skip::IcmpUnrelated),
+            ("a later fragment of IPv6", error(1, &later6, false), Skip::IcmpUnrelated),
+            ("GRE", error(11, &ipv4(47, &[], &[]), true), Skip::IcmpUnrelated),
+            ("an extension header", error(1, &ipv6(60, &[6, 0, 1, 4, 0, 0, 0, 0]), false), Skip::IcmpUnrelated),
+        ];
+        for (why, frame, reason) in rows {
+            assert_eq!(read(frame), Err(reason), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_translated_error_is_right_inside_and_out() {
+        for (ipv4_error, quoted_protocol, held) in
+            [(true, 6, 200), (true, 17, 200), (true, 6, 28), (false, 6, 200), (false, 17, 200), (false, 6, 48)]
+        {
+            let transport = if quoted_protocol == 6 { tcp(0x18, b"hello!") } else { udp(b"hello!") };
+            let (mut quoted, header) =
+                if ipv4_error { (ipv4(quoted_protocol, &[], &transport), 20) } else { (ipv6(quoted_protocol, &transport), 40) };
+            finish(&mut quoted, header, quoted_protocol);
+            quoted.truncate(held);
+            let is_whole = quoted.len() > header + 8;
+            let mut frame = error(1 + 2 * u8::from(ipv4_error), &quoted, ipv4_error);
+            let mut octets = Octets(&mut frame);
+            let packet = decode(&octets).expect("a good frame");
+            let quote = super::quote(&octets, &packet).expect("a good quote");
+            let (nat, backend) = if ipv4_error {
+                (end4([10, 0, 0, 250], 20_000), end4([10, 0, 0, 5], 8_080))
+            } else {
+                (end6([0xfd; 16], 20_000), end6([0xfe; 16], 8_080))
+            };
+            let to = Translation {
+                source: nat.address,
+                destination: backend.address,
+                quoted_source: backend,
+                quoted_destination: nat,
+            };
+            translate(&mut octets, &packet, &quote, &to).expect("inside the frame");
+            let sent = decode(&octets).expect("still a good frame");
+            assert_eq!((sent.source, sent.destination, sent.ttl), (nat.address, backend.address, 63));
+            assert!(is_right(octets.0, &sent), "the error's own checksums");
+            let after = super::quote(&octets, &sent).expect("still a good quote");
+            assert_eq!((after.source, after.destination), (backend, nat));
+            if is_whole {
+                // The quote in a frame of its own.
+                let mut inner = ethernet(&[], if ipv4_error { 0x0800 } else { 0x86dd }, &octets.0[quote.network as usize..]);
+                let packet = decode(&Octets(&mut inner)).expect("a good packet");
+                assert!(is_right(&inner, &packet), "the quoted checksums");
+            }
+        }
+    }
+
+    #[test]
+    fn port_unreachable_is_told_from_the_rest() {
+        assert!(is_port_unreachable(Family::V4, 3, 3) && is_port_unreachable(Family::V6, 1, 4));
+        assert!(
+            !is_port_unreachable(Family::V4, 3, 4)
+                && !is_port_unreachable(Family::V4, 1, 4)
+                && !is_port_unreachable(Family::V6, 3, 3)
+        );
+        assert_eq!((0..=255).filter(|kind| is_error(Family::V4, *kind)).count(), 4);
+        assert_eq!((0..=255).filter(|kind| is_error(Family::V6, *kind)).count(), 4);
+    }
+}

@@ -34,3 +34,5 @@ pub mod refusal;
 pub mod rewrite;
 pub mod stamp;
 pub mod tcp;
+#[cfg(test)]
+mod testing;

@@ -172,3 +172,88 @@ fn move_link_header(frame: &mut impl Frame, tags: u32, growth: usize) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::{vec, vec::Vec};
+
+    use super::*;
+    use crate::{
+        frame::Octets,
+        header::decode,
+        tcp::flag::{ACK, FIN, RST, SYN},
+        testing::{CLIENT_PORT, SERVICE_PORT, ethernet, ipv4, ipv6, is_right, tcp, udp},
+    };
+
+    #[test]
+    fn a_segment_is_answered_as_rfc_9293_says() {
+        // (why, flags, payload, flags of the answer, its sequence number, its acknowledgment number)
+        let rows: [(&str, u8, &[u8], u8, u32, u32); 6] = [
+            ("SYN", SYN, b"", RST | ACK, 0, 1_001),
+            ("SYN with data", SYN, b"12345", RST | ACK, 0, 1_006),
+            ("data without ACK", 0, b"123", RST | ACK, 0, 1_003),
+            ("FIN without ACK", FIN, b"123", RST | ACK, 0, 1_004),
+            ("ACK", ACK, b"123", RST, 2_000, 0),
+            ("FIN and ACK", FIN | ACK, b"", RST, 2_000, 0),
+        ];
+        for (why, flags, payload, answer, sequence, acknowledgment) in rows {
+            for (tags, ethertype, network) in [
+                (&[][..], 0x0800, ipv4(6, &[], &tcp(flags, payload))),
+                (&[100], 0x0800, ipv4(6, &[1; 12], &tcp(flags, payload))),
+                (&[100, 200], 0x86dd, ipv6(6, &tcp(flags, payload))),
+                (&[], 0x86dd, ipv6(60, &[&[6, 0, 1, 4, 0, 0, 0, 0][..], &tcp(flags, payload)].concat())),
+            ] {
+                let mut frame = ethernet(tags, ethertype, &network);
+                let packet = decode(&Octets(&mut frame)).expect("a good frame");
+                let length = reset(&mut Octets(&mut frame), &packet).expect("inside the frame");
+                frame.truncate(length);
+                let told = decode(&Octets(&mut frame)).expect("a good answer");
+                assert_eq!((told.source, told.source_port), (packet.destination, SERVICE_PORT.to_be()), "{why}");
+                assert_eq!((told.destination, told.destination_port), (packet.source, CLIENT_PORT.to_be()), "{why}");
+                assert_eq!((told.flags, told.ttl, told.tags), (answer, 64, packet.tags), "{why}");
+                let segment = &frame[told.transport as usize..];
+                assert_eq!(segment.len(), 20, "{why}");
+                assert_eq!(segment[4..8], sequence.to_be_bytes(), "{why}");
+                assert_eq!(segment[8..12], acknowledgment.to_be_bytes(), "{why}");
+                assert!(is_right(&frame, &told), "{why}");
+                assert_eq!(frame[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1], "{why}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_datagram_is_answered_by_port_unreachable_that_quotes_it() {
+        let options = |units: u8| [vec![17, units - 1], vec![0; usize::from(units) * 8 - 2]].concat();
+        for (tags, ethertype, network, quoted) in [
+            (&[][..], 0x0800, ipv4(17, &[], &udp(b"question")), 28),
+            (&[1, 2], 0x0800, ipv4(17, &[1; 40], &udp(b"question")), 68),
+            (&[1], 0x86dd, ipv6(17, &udp(b"question")), 48),
+            (&[], 0x86dd, ipv6(60, &[options(11), udp(b"question")].concat()), 136),
+            (&[], 0x86dd, ipv6(60, &[options(40), udp(b"question")].concat()), QUOTE),
+        ] {
+            let mut frame = ethernet(tags, ethertype, &network);
+            let packet = decode(&Octets(&mut frame)).expect("a good frame");
+            let mut grown: Vec<u8> = [vec![0xee; unreachable_growth(packet.family)], frame].concat();
+            let length = unreachable(&mut Octets(&mut grown), &packet).expect("inside the frame");
+            grown.truncate(length);
+            let told = decode(&Octets(&mut grown)).expect("a good answer");
+            assert_eq!((told.source, told.destination, told.ttl), (packet.destination, packet.source, 64));
+            assert_eq!(told.tags, packet.tags);
+            let kind = if ethertype == 0x0800 { [3, 3] } else { [1, 4] };
+            let message = &grown[told.transport as usize..];
+            assert_eq!(message[..2], kind);
+            assert_eq!(message[8..], network[..quoted]);
+            assert!(is_right(&grown, &told));
+            assert_eq!(grown[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_outside_of_the_frame() {
+        let mut frame = ethernet(&[], 0x0800, &ipv4(6, &[], &tcp(SYN, b"")));
+        let packet = decode(&Octets(&mut frame)).expect("a good frame");
+        frame.truncate(40);
+        assert_eq!(reset(&mut Octets(&mut frame), &packet), Err(OutOfFrame));
+    }
+}

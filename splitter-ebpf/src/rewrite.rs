@@ -166,3 +166,103 @@ pub fn vlan(frame: &mut impl Frame, index: usize, id: u16) -> Result<(), OutOfFr
     *tci = [tci[0] & 0xf0 | high & 0x0f, low];
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        frame::Octets,
+        header::decode,
+        testing::{
+            CLIENT_PORT, CLIENT4, CLIENT6, SERVICE_PORT, SERVICE4, SERVICE6, end4, end6, ethernet, finish, ipv4, ipv6, is_right,
+            tcp, udp,
+        },
+    };
+
+    const NAT6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfa];
+
+    #[test]
+    fn both_ends_are_replaced_and_every_checksum_is_right_there_and_back() {
+        let mut packets = [
+            (ipv4(6, &[], &tcp(0x10, b"hello")), 20, 6),
+            (ipv4(6, &[1; 40], &tcp(0x10, b"hello!")), 60, 6),
+            (ipv4(17, &[], &udp(b"hello")), 20, 17),
+            (ipv6(6, &tcp(0x10, b"hello")), 40, 6),
+            (ipv6(17, &udp(b"hello!")), 40, 17),
+        ];
+        for (packet, transport, protocol) in &mut packets {
+            finish(packet, *transport, *protocol);
+            let v4 = packet[0] >> 4 == 4;
+            let mut frame = ethernet(&[5], if v4 { 0x0800 } else { 0x86dd }, packet);
+            let before = frame.clone();
+            let (client, service, nat, backend) = if v4 {
+                let (client, service) = (end4(CLIENT4, CLIENT_PORT), end4(SERVICE4, SERVICE_PORT));
+                (client, service, end4([10, 0, 0, 250], 20_000), end4([10, 0, 0, 5], 8_080))
+            } else {
+                let (client, service) = (end6(CLIENT6, CLIENT_PORT), end6(SERVICE6, SERVICE_PORT));
+                (client, service, end6(NAT6, 20_000), end6([0xfe; 16], 8_080))
+            };
+            let there = Deltas::of((client, service), (nat, backend));
+            let mut octets = Octets(&mut frame);
+            let packet = decode(&octets).expect("a good frame");
+            ends(&mut octets, &packet, nat, backend, there).expect("inside the frame");
+            let sent = decode(&octets).expect("still a good frame");
+            assert_eq!((sent.source, sent.source_port), (nat.address, nat.port));
+            assert_eq!((sent.destination, sent.destination_port), (backend.address, backend.port));
+            assert_eq!(sent.ttl, 63);
+            assert!(is_right(octets.0, &sent), "{sent:?}");
+            // The same changes undone, TTL and header checksum but for two hops.
+            let back = Deltas { network: there.network.reversed(), transport: there.transport.reversed() };
+            ends(&mut octets, &sent, client, service, back).expect("inside the frame");
+            let returned = decode(&octets).expect("still a good frame");
+            assert!(is_right(octets.0, &returned));
+            assert_eq!(octets.0[packet.transport as usize..], before[packet.transport as usize..]);
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_is_addressed_anew_and_its_octets_stay() {
+        let mut packet = ipv4(17, &[], &[0xaa; 24]);
+        packet[7] = 3;
+        let mut frame = ethernet(&[], 0x0800, &packet);
+        let mut octets = Octets(&mut frame);
+        let packet = decode(&octets).expect("a good frame");
+        let (source, destination) = (end4([10, 0, 0, 250], 1), end4([10, 0, 0, 5], 2));
+        let deltas = Deltas::of((end4(CLIENT4, 0), end4(SERVICE4, 0)), (source, destination));
+        ends(&mut octets, &packet, source, destination, deltas).expect("inside the frame");
+        let sent = decode(&octets).expect("still a good frame");
+        assert_eq!((sent.source, sent.destination), (source.address, destination.address));
+        assert_eq!(octets.0[34..], [0xaa; 24]);
+    }
+
+    #[test]
+    fn a_udp_checksum_of_none_stays_and_one_of_zero_is_written_as_ones() {
+        let delta = Delta::ZERO.word(1, 2);
+        assert_eq!(udp_checksum(0, delta), 0);
+        assert_eq!(udp_checksum(1, delta), 0xffff);
+        assert_eq!(udp_checksum(0x1234, delta), 0x1233);
+    }
+
+    #[test]
+    fn tags_are_read_and_given_other_ids() {
+        let mut frame = ethernet(&[0xf064, 0x30c8], 0x0800, &ipv4(17, &[], &udp(b"")));
+        let mut octets = Octets(&mut frame);
+        assert_eq!(tags(&octets, 2), [[0xf0, 0x64], [0x30, 0xc8]]);
+        assert_eq!(tags(&octets, 1), [[0xf0, 0x64], [0, 0]]);
+        assert_eq!(tags(&octets, 0), [[0; 2]; 2]);
+        vlan(&mut octets, 0, 300).expect("inside the frame");
+        // Of a TCI, the VLAN ID alone is taken.
+        vlan(&mut octets, 1, 0xe123).expect("inside the frame");
+        assert_eq!(tags(&octets, 2), [[0xf1, 0x2c], [0x31, 0x23]]);
+        macs(&mut octets, [1; 6], [2; 6]).expect("inside the frame");
+        assert_eq!(octets.0[..12], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn what_lies_outside_of_the_frame_is_not_written() {
+        let mut short = [0; 11];
+        assert_eq!(macs(&mut Octets(&mut short), [1; 6], [2; 6]), Err(OutOfFrame));
+        assert_eq!(vlan(&mut Octets(&mut short), 0, 1), Err(OutOfFrame));
+        assert_eq!(short, [0; 11]);
+    }
+}

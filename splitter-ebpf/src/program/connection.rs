@@ -81,7 +81,6 @@ pub fn nat_cell(place: u32) -> Option<&'static SharedWord> {
 #[unsafe(no_mangle)]
 extern "C" fn splitter_yielding(first: u32, second: u32) -> u32 {
     let Some(settings) = maps::settings() else { return 0 };
-    let now = maps::now(settings);
     let (mut best, mut chosen) = (Yield::NO, 0);
     // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
     let mut count = 0_u64;
@@ -89,7 +88,7 @@ extern "C" fn splitter_yielding(first: u32, second: u32) -> u32 {
         let number = count as u32;
         let index = if number < BUCKET as u32 { first } else { second };
         if let Some(word) = maps::affinity(index).and_then(|bucket| word_at(bucket, number)) {
-            let willing = word_yields(word, now);
+            let willing = Yield::from_rank(splitter_word_rank(word.0));
             if willing > best {
                 (best, chosen) = (willing, number + 1);
             }
@@ -98,13 +97,13 @@ extern "C" fn splitter_yielding(first: u32, second: u32) -> u32 {
         }
         count += 1;
     }
+    let bucket = if chosen <= 8 { first } else { second };
     if chosen != 0
-        && let Some(word) =
-            maps::affinity(if chosen <= 8 { first } else { second }).and_then(|bucket| word_at(bucket, chosen - 1))
+        && best.is_free()
+        && let Some(word) = maps::affinity(bucket).and_then(|bucket| word_at(bucket, chosen - 1))
+        && matches!(word.state(), Some(affinity::State::Embryonic))
     {
-        if matches!(word.state(), Some(affinity::State::Embryonic)) && best.is_free() {
-            count_timeout(settings, word.value());
-        }
+        count_timeout(settings, word.value());
     }
     chosen
 }
@@ -125,12 +124,15 @@ fn word_at(bucket: &Bucket, number: u32) -> Option<Word> {
     bucket.words.get(number as usize & (BUCKET - 1)).map(|cell| Word(cell.load()))
 }
 
-/// By the limits of the service that the entry belongs to, whoever asks.
-#[inline(always)]
-fn word_yields(word: Word, now: Stamp) -> Yield {
-    let Some(backend) = maps::backend(word.value()) else { return Yield::FREE };
-    let Some(service) = maps::service(u32::from(backend.service)) else { return Yield::FREE };
-    affinity::yields(word, limits(service), now)
+/// How willingly an entry gives way, by the limits of the service that it belongs to, whoever asks. A global function for the loop's sake.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_word_rank(word: u64) -> u32 {
+    let word = Word(word);
+    let Some(settings) = maps::settings() else { return Yield::NO.rank() };
+    let Some(backend) = maps::backend(word.value()) else { return Yield::FREE.rank() };
+    let Some(service) = maps::service(u32::from(backend.service)) else { return Yield::FREE.rank() };
+    affinity::yields(word, limits(service), maps::now(settings)).rank()
 }
 
 /// The same for `nat`, where the slot knows. The slot of the entry that gives way is freed.
@@ -138,7 +140,6 @@ fn word_yields(word: Word, now: Stamp) -> Yield {
 #[unsafe(no_mangle)]
 extern "C" fn splitter_nat_yielding(first: u32, second: u32) -> u32 {
     let Some(settings) = maps::settings() else { return 0 };
-    let now = maps::now(settings);
     let (mut best, mut chosen, mut chosen_slot) = (Yield::NO, 0, 0);
     // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
     let mut count = 0_u64;
@@ -146,7 +147,7 @@ extern "C" fn splitter_nat_yielding(first: u32, second: u32) -> u32 {
         let number = count as u32;
         let index = if number < BUCKET as u32 { first } else { second };
         if let Some(word) = maps::nat_affinity(index).and_then(|bucket| word_at(bucket, number)) {
-            let willing = maps::slot(word.value()).map_or(Yield::FREE, |slot| slot_yields(slot, now));
+            let willing = slot_yields(word.value());
             if willing > best {
                 (best, chosen, chosen_slot) = (willing, number + 1, word.value());
             }
@@ -164,9 +165,22 @@ extern "C" fn splitter_nat_yielding(first: u32, second: u32) -> u32 {
     chosen
 }
 
-/// How willingly a slot gives way.
+/// How willingly a slot gives way. By a global function, so that the verifier looks at it once and not with every
+/// turn of the loops that ask.
 #[inline(always)]
-pub fn slot_yields(slot: &Slot, now: Stamp) -> Yield {
+pub fn slot_yields(index: u32) -> Yield {
+    Yield::from_rank(splitter_slot_rank(index))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_slot_rank(index: u32) -> u32 {
+    let (Some(settings), Some(slot)) = (maps::settings(), maps::slot(index)) else { return Yield::NO.rank() };
+    slot_yield(slot, maps::now(settings)).rank()
+}
+
+#[inline(always)]
+fn slot_yield(slot: &Slot, now: Stamp) -> Yield {
     let word = SlotWord(slot.word.load());
     let Some(state) = word.state() else { return Yield::FREE };
     let Some(service) = maps::service(u32::from(slot.service)) else { return Yield::FREE };

@@ -24,7 +24,10 @@ use super::{
 };
 
 /// How many ports are looked at for a free one.
-const PROBES: u64 = 32;
+const PROBES: u64 = 64;
+/// How many of them lie side by side, so that ports are used in turn and each rests for as long as it can. The others are spread over the range: connections that
+/// were opened one after the other and live long have their ports side by side, too, and must not make all seem taken.
+const NEAR: u64 = 8;
 
 /// A connection, by whichever side its packet came.
 #[derive(Clone, Copy)]
@@ -126,7 +129,7 @@ pub fn forward<const FRAGS: bool>(
 ) -> Result<Exit, Stop> {
     let flow = hash::client(service.seed, packet.source, packet.source_port);
     let connection = match find(frame, settings, End { address: packet.source, port: packet.source_port }, number, flow) {
-        Some((connection, place)) => match next(settings, packet, &connection) {
+        Some((connection, place)) => match next(packet, &connection) {
             Next::Goes => {
                 if packet.ttl <= 1 {
                     return Err(Stop::Skip(Skip::TtlExpired));
@@ -163,13 +166,13 @@ enum Next {
 }
 
 #[inline(always)]
-fn next(settings: &Settings, packet: &Packet, connection: &Connection) -> Next {
+fn next(packet: &Packet, connection: &Connection) -> Next {
     let udp = connection.service.has(flags::UDP);
     let reset = connection.is_reset();
     // Only what may open a connection asks whether the old one is over.
     if udp || tcp::opens(packet.flags) {
         let closing = matches!(SlotWord(connection.slot.word.load()).state(), Some(tcp::State::Closing));
-        let expired = connection::slot_yields(connection.slot, maps::now(settings)).is_free();
+        let expired = connection::slot_yields(connection.index).is_free();
         if expired || closing && !udp || reset && udp {
             return Next::BeginsAnew;
         }
@@ -322,38 +325,56 @@ extern "C" fn splitter_nat_port(backend: u32, pick: u32) -> u32 {
     }
     let Some(cursor) = maps::cursor(settings, cpu, nat_number) else { return NO_SLOT };
     let first = nat.first_slot + if udp { u32::from(settings.nat_count) } else { 0 } + cpu * share;
-    let mut offset = if udp { cursor.udp } else { cursor.tcp };
-    let now = maps::now(settings);
-    let unknown = u64::from(settings.cpus);
-    let (mut best, mut chosen) = (Yield::NO, NO_SLOT);
+    let begin = if udp { cursor.udp } else { cursor.tcp };
+    let chosen = splitter_nat_search(first, share, begin);
+    // Where nothing was found, the next search begins elsewhere.
+    let next = if chosen == NO_SLOT { begin + NEAR as u32 } else { chosen + 1 };
+    if udp {
+        cursor.udp = next;
+    } else {
+        cursor.tcp = next;
+    }
+    if chosen == NO_SLOT {
+        return NO_SLOT;
+    }
+    let index = first + chosen;
+    let expired = connection::slot_yields(index).is_free();
+    if let Some(slot) = maps::slot(index) {
+        connection::release(settings, slot, expired);
+    }
+    index
+}
+
+/// The place in a CPU's part of a range (which begins at the slot `first` and has `share` of them) of a port that is free, or of the one that gives way first;
+/// [`NO_SLOT`]: none does. `offset` is where to begin. A global function for the loop's sake alone.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_search(first: u32, share: u32, offset: u32) -> u32 {
+    // About 5/8 of the range, which visits all parts of it alike.
+    let stride = (share >> 1) + (share >> 3) + 1;
+    let unknown = u64::from(first);
+    let (mut best, mut chosen, mut offset) = (Yield::NO, NO_SLOT, offset);
     // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
     let mut probe = 0_u64;
     while probe < PROBES {
         if offset >= share {
             offset = 0;
         }
-        let Some(slot) = maps::slot(first + offset) else { return NO_SLOT };
-        let willing = connection::slot_yields(slot, now);
+        let willing = connection::slot_yields(first + offset);
+        if willing.is_free() {
+            return offset;
+        }
         if willing > best {
-            (best, chosen) = (willing, first + offset);
+            (best, chosen) = (willing, offset);
         }
         best = Yield::from_rank(forget(best.rank(), u32::MAX, unknown));
         chosen = forget(chosen, u32::MAX, unknown);
-        offset = forget(offset + 1, u32::MAX, unknown);
-        if best.is_free() {
-            break;
-        }
         probe += 1;
-    }
-    if udp {
-        cursor.udp = offset;
-    } else {
-        cursor.tcp = offset;
-    }
-    if chosen != NO_SLOT
-        && let Some(slot) = maps::slot(chosen)
-    {
-        connection::release(settings, slot, best.is_free());
+        offset += if probe < NEAR { 1 } else { stride };
+        if offset >= share {
+            offset -= share;
+        }
+        offset = forget(offset, u32::MAX, unknown);
     }
     chosen
 }

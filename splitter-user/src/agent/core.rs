@@ -367,7 +367,8 @@ impl Core {
         if let Some(tracing) = self.tracing.take() {
             self.end_trace(&tracing);
         }
-        let mut detached = false;
+        // By command, maybe.
+        let mut detached = self.dataplane.is_none();
         if detach && let Some(mut dataplane) = self.dataplane.take() {
             match dataplane.detach() {
                 Ok(()) => detached = true,

@@ -108,6 +108,11 @@ impl Core {
         if has_canary && !self.is_usable(desired, Cohort::Canary) {
             alerts.push("no canary backend can be used: the canary's share goes to stable".to_owned());
         }
+        for backend in desired.service.backends.iter().filter(|backend| !backend.draining) {
+            if let Err(no) = self.way(desired.service.mode, backend.address.ip()) {
+                alerts.push(format!("backend {} gets no connections: {}", backend.address, no.why()));
+            }
+        }
         for label in self.exhausted(desired, now) {
             alerts.push(format!("connections were refused within the last minute: {label}"));
         }

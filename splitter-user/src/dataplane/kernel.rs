@@ -1,6 +1,7 @@
 //! The data plane in the kernel.
 
 use std::{
+    fs::File,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Instant,
@@ -8,6 +9,7 @@ use std::{
 
 use aya::programs::Xdp;
 use ipnet::IpNet;
+use nix::fcntl::Flock;
 use splitter_ebpf::{
     abi::{BackendCounters, Control, Settings, SharedWord},
     address::Address,
@@ -18,7 +20,7 @@ use splitter_ebpf::{
     reason::{Drop, REASONS, Refuse, Skip},
 };
 
-pub use super::loader::{OpenError, unpin};
+pub use super::loader::{OpenError, is_pinned, unpin};
 use super::{
     Applied, ApplyError, Attached, BackendSample, Counters, Dataplane, Explained, Info, Live, Sample, ServiceKey, ServiceSample,
     TableUse, Traced, WantedService, clock,
@@ -74,6 +76,8 @@ pub struct KernelDataplane {
     pub(super) switched: Instant,
     reports: Reports,
     traced: Option<ServiceKey>,
+    /// Held on the pin directory as long as this agent works with what is in it.
+    _lock: Flock<File>,
 }
 
 /// Loads and attaches a data plane, or adopts the one that is there. Returns it with warnings for a person.
@@ -85,6 +89,7 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
         nix::net::if_::if_nametoindex(name.as_str()).map_err(|_| OpenError::NoInterface { name: name.clone() })?;
     }
     let sizes = sizes(options)?;
+    let lock = loader::lock(&options.pin_directory)?;
     let mut loaded = loader::load(&options.pin_directory, &sizes, |ebpf| {
         Ok(Settings {
             destinations: SharedWord::new(rand::random::<u64>() & !1),
@@ -127,6 +132,7 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
         switched: Instant::now(),
         reports,
         traced: None,
+        _lock: lock,
     };
     dataplane.stop_traces();
     Ok((dataplane, warnings))

@@ -5,7 +5,8 @@
 //! system call, so every packet meets the old program or the new one.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,10 @@ use aya::{
         links::{FdLink, LinkError, PinnedLink},
         xdp::{XdpLink, XdpMode as AyaMode},
     },
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
 };
 use splitter_ebpf::abi::{
     ABI_VERSION, Backend, BackendCounters, Bucket, Destination, Identity, MaglevLine, Nat, ReasonCounters, Service,
@@ -68,6 +73,14 @@ pub enum OpenError {
         /// What failed.
         why: String,
     },
+    /// Another agent works with it.
+    #[error(
+        "another agent works with the data plane in {directory}; stop that one first, or give this one its own `pin_directory`"
+    )]
+    InUse {
+        /// The pin directory.
+        directory: PathBuf,
+    },
     /// No such interface.
     #[error("there is no interface `{name}`; `ip link` lists them, and `interfaces` in [agent] names those to use")]
     NoInterface {
@@ -110,7 +123,7 @@ impl OpenError {
     /// Whether somebody else is in the way.
     #[must_use]
     pub const fn is_conflict(&self) -> bool {
-        matches!(self, Self::Taken { .. } | Self::Abi { .. })
+        matches!(self, Self::Taken { .. } | Self::Abi { .. } | Self::InUse { .. })
     }
 
     fn kernel(tried: impl Into<String>, why: impl std::fmt::Display) -> Self {
@@ -206,6 +219,16 @@ const LINKS: &str = "links";
 const MULTI_BUFFER: &str = "splitter_frags";
 const SINGLE_BUFFER: &str = "splitter";
 const CLOCK: &str = "splitter_clock";
+
+/// Takes the pin directory, so that no second agent takes over a data plane that has one. A dead agent's hold on it goes with it.
+pub fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
+    fs::create_dir_all(directory).map_err(|error| no_bpffs(directory, &error))?;
+    let opened = File::open(directory).map_err(|error| no_bpffs(directory, &error))?;
+    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => OpenError::InUse { directory: directory.to_owned() },
+        _ => OpenError::kernel(format!("locking {}", directory.display()), errno),
+    })
+}
 
 /// Loads the program, on the maps of a running data plane if there is one.
 pub fn load(
@@ -306,7 +329,11 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<(Maps, NetworksMap, usize), OpenError> {
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {
-    ebpf.take_map(name).ok_or_else(|| OpenError::kernel("reading the object", format!("no map {name}")))
+    ebpf.take_map(name).ok_or_else(|| no_map(name))
+}
+
+fn no_map(name: &str) -> OpenError {
+    OpenError::kernel("reading the object", format!("no map {name}"))
 }
 
 fn room(map: &Map) -> Result<usize, MapError> {
@@ -321,12 +348,12 @@ fn map_type(map: &Map) -> u32 {
     matches!(map, Map::Unsupported(_)).into()
 }
 
-/// A map's memory. An adopted map has the size that it was made with, whatever the configuration says now.
-fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
+/// A map's memory; the map stays with the object, for a program that is loaded later. An adopted map has the size that it was made with, whatever the configuration says now.
+fn mapped<T: Plain>(ebpf: &Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
     let failed = |why: String| OpenError::kernel(format!("mapping {name} into memory"), why);
-    let map = take(ebpf, name)?;
-    let length = room(&map).map_err(|error| failed(error.to_string()))?;
-    let Map::Array(data) = &map else { return Err(failed("it isn't an array".to_owned())) };
+    let map = ebpf.map(name).ok_or_else(|| no_map(name))?;
+    let length = room(map).map_err(|error| failed(error.to_string()))?;
+    let Map::Array(data) = map else { return Err(failed("it isn't an array".to_owned())) };
     Mapped::new(data.fd(), length).map_err(|error| failed(error.to_string()))
 }
 
@@ -386,6 +413,13 @@ pub fn attach(loaded: &mut Loaded, directory: &Path, name: &str, mode: XdpMode) 
             Err(error) => Err(error),
         },
     }
+}
+
+/// Whether a data plane with this pin directory was attached to the interface.
+#[must_use]
+pub fn is_pinned(directory: &Path, index: u32) -> bool {
+    let links = directory.join(LINKS);
+    [AttachedMode::Native, AttachedMode::Generic].into_iter().any(|mode| links.join(pin_name(mode, index)).exists())
 }
 
 fn pin_name(mode: AttachedMode, index: u32) -> String {

@@ -119,7 +119,7 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: Some(Unit::Bytes),
         labels: BACKEND_AND_DIRECTION,
-        help: "Octets of the frames forwarded, by direction: to_backend or from_backend (nat only).",
+        help: "Octets forwarded, from the IP header on, by direction: to_backend or from_backend (nat only).",
         read: |now| traffic(now, |traffic| traffic.bytes),
     },
     Metric {

@@ -6,6 +6,7 @@
 mod binary;
 mod pins;
 mod service;
+pub mod share;
 mod site;
 
 use std::{
@@ -20,7 +21,7 @@ use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use splitter_user::api::{
     client::{Client, ClientError},
-    wire::{BackendState, ServiceStatus, Status},
+    wire::{BackendState, Event, ServiceStatus, Status},
 };
 use tempfile::TempDir;
 
@@ -175,6 +176,14 @@ impl Node {
     /// When it ends or is not ready in time, with what it wrote.
     pub fn start_only(&mut self) -> Result<()> {
         self.launch()?;
+        self.wait_ready()
+    }
+
+    /// Waits until a launched agent is ready.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time, with what it wrote.
+    pub fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + AGENT_LIMIT;
         loop {
             let runs = match &mut self.agent {
@@ -199,11 +208,21 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&mut self) -> Result<()> {
+        self.launch_as(self.agent_command())
+    }
+
+    /// Starts the agent by a command of one's own and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    ///
+    /// # Panics
+    /// When there is one.
+    pub fn launch_as(&mut self, mut command: Command) -> Result<()> {
         assert!(self.agent.is_none(), "one agent at a time; use `agent_fails` for a second one");
         self.starts += 1;
         let log = File::create(self.log_path()).map_err(LabError::io("make the agent's log"))?;
-        let mut command = self.command(&["agent", "--config"]);
-        command.arg(self.config()).stdout(log.try_clone().map_err(LabError::io("duplicate a descriptor"))?).stderr(log);
+        command.stdout(log.try_clone().map_err(LabError::io("duplicate a descriptor"))?).stderr(log);
         self.agent = Some(self.namespace.spawn(command)?);
         Ok(())
     }
@@ -213,9 +232,7 @@ impl Node {
     /// # Errors
     /// When it goes on running.
     pub fn agent_fails(&self) -> Result<Outcome> {
-        let mut command = self.command(&["agent", "--config"]);
-        command.arg(self.config());
-        self.finish(command, AGENT_LIMIT)
+        self.finish(self.agent_command(), AGENT_LIMIT)
     }
 
     /// The agent's process.
@@ -260,6 +277,14 @@ impl Node {
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.kill();
         self.start()
+    }
+
+    /// The command that is the agent; its socket is its configuration's.
+    #[must_use]
+    pub fn agent_command(&self) -> Command {
+        let mut command = self.command(&["agent", "--config"]);
+        command.arg(self.config()).env_remove("SPLITTER_SOCKET");
+        command
     }
 
     /// A command of the binary, told of the socket.
@@ -347,6 +372,16 @@ impl Node {
             .into_iter()
             .find(|service| service.name.as_str() == name)
             .ok_or_else(|| self.unexpected("no such service"))
+    }
+
+    /// What happened until now.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let text = self.run(&["events", "-o", "json"])?;
+        let event = |line: &str| serde_json::from_str(line).map_err(|error| self.unexpected(&format!("{error} in {line}")));
+        text.lines().map(event).collect()
     }
 
     /// Waits until the status is as described; that status.

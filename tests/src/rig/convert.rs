@@ -1,6 +1,9 @@
 //! The oracle's world, as the agent tells it to a data plane.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use splitter_user::{
@@ -82,8 +85,11 @@ fn way(way: Way, backend: IpAddr) -> neighbor::Way {
         vlan: way.vlan,
         source_mac: way.source.0,
         destination_mac: way.destination.0,
-        // Only looked at where no NAT addresses are configured.
-        source_address: backend,
+        // Only looked at where no NAT addresses of the family are configured.
+        source_address: match backend {
+            IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
+        },
         gateway: None,
         mtu: 1_500,
     }

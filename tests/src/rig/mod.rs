@@ -5,6 +5,7 @@
 
 mod convert;
 mod counters;
+pub mod play;
 
 use std::{
     fs,
@@ -51,6 +52,7 @@ pub struct Rig {
     dataplane: KernelDataplane,
     counters: Counters,
     multi_buffer: bool,
+    maps: PathBuf,
     out: Vec<u8>,
 }
 
@@ -102,8 +104,9 @@ pub fn with<T: Send>(world: &World, tables: Tables, body: impl FnOnce(&mut Rig) 
         if !warnings.is_empty() {
             bail!("opened with warnings: {warnings:?}");
         }
-        let counters = Counters::open(&pins.0.join("maps"))?;
-        let mut rig = Rig { dataplane, counters, multi_buffer: true, out: vec![0; LONGEST] };
+        let maps = pins.0.join("maps");
+        let counters = Counters::open(&maps)?;
+        let mut rig = Rig { dataplane, counters, multi_buffer: true, maps, out: vec![0; LONGEST] };
         rig.apply(world)?;
         body(&mut rig)
     })?
@@ -129,14 +132,29 @@ impl Rig {
         self.multi_buffer = multi_buffer;
     }
 
+    /// Where the maps are pinned.
+    #[must_use]
+    pub fn maps(&self) -> &Path {
+        &self.maps
+    }
+
     /// Runs a frame through the program. Whereto a redirect leads isn't known: no frame leaves.
     ///
     /// # Errors
     /// The kernel doesn't run it, as when it is shorter than [`SHORTEST`]; or the program moved a counter by more than one.
     pub fn run(&mut self, frame: &[u8], ingress: u32) -> Result<Performed> {
-        let length = u32::try_from(frame.len())?;
+        self.run_as(frame, ingress, 0, frame.len())
+    }
+
+    /// Runs a frame of which the first `metadata` octets are a driver's, taken from the room that it could grow into, and of which so many `linear` octets
+    /// (those of the metadata included) lie in the first buffer.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_as(&mut self, frame: &[u8], ingress: u32, metadata: u32, linear: usize) -> Result<Performed> {
+        let length = frame.len();
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [0, length, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+        let context = [metadata, u32::try_from(linear)?, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
         let program = self.dataplane.program(self.multi_buffer)?;
         let options = TestRunOptions {
             data_in: Some(frame),

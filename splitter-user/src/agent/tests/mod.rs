@@ -209,7 +209,11 @@ async fn a_backend_whose_way_is_lost_is_taken_out_of_use_until_it_is_back() {
     rig.reach(&["10.0.1.1", "10.0.1.2"]);
     rig.until(|rig| !rig.usable(CANARY)).await;
     let status = rig.client().status(None).await.expect("status");
-    assert_eq!(status.services[0].alerts, ["no canary backend can be used: the canary's share goes to stable"]);
+    let alerts = [
+        "no canary backend can be used: the canary's share goes to stable",
+        "backend 10.0.1.9:8080 gets no connections: 10.0.1.9 on eth0 does not answer ARP",
+    ];
+    assert_eq!(status.services[0].alerts, alerts);
     let canary = &status.services[0].cohort(Cohort::Canary).expect("there").backends[0];
     assert_eq!(canary.state, BackendState::Unreachable);
     assert!(matches!(&canary.way, Way::Missing { missing } if missing.contains("does not answer ARP")), "{canary:?}");

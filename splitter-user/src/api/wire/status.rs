@@ -212,7 +212,7 @@ impl TryFrom<WeightsText> for Weights {
 pub struct Flip {
     /// Since when.
     pub at: Timestamp,
-    /// The user who flipped it, or `agent`.
+    /// The user who flipped it, or `the agent`.
     pub by: String,
     /// What kind of reason.
     pub cause: FlipCause,
@@ -387,12 +387,12 @@ pub enum Way {
     },
 }
 
-/// Packets and octets in one direction, whole frames.
+/// Packets and octets in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
-    /// Octets.
+    /// Their octets, from the IP header on.
     pub bytes: u64,
 }
 

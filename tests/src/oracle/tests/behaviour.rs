@@ -117,6 +117,8 @@ fn a_flip_that_keeps_leaves_connections_and_one_that_resets_refuses_them() {
     // Its backend is told as well.
     let reply = game.reply(&opened, SYN | ACK);
     assert!(game.reasons(&reply).contains(&Reason::ResetByFlip));
+    let reply = game.reply(&opened, RST);
+    assert!(game.reasons(&reply).contains(&Reason::UnknownReset), "but an RST is never answered");
 }
 
 #[test]
@@ -146,14 +148,14 @@ fn a_syn_on_a_closing_connection_may_open_a_new_one_and_on_a_living_one_must_not
 }
 
 #[test]
-fn a_reply_follows_the_latest_opening_packet_and_needs_its_backend() {
+fn a_reply_goes_the_way_of_the_packet_that_opened_and_needs_its_backend() {
     let mut game = Game::new();
     let opened = game.forward(NAT, 4000, SYN);
     let reply = game.reply(&opened, SYN | ACK);
     assert_eq!(game.destinations(&reply), [Mac::local(0xc1)]);
     let moved = game.packet(NAT, 4000, SYN).ethernet(node(FRONT), Mac::local(0xc2)).build();
     game.run(&moved, FRONT);
-    assert_eq!(game.destinations(&reply), [Mac::local(0xc2)]);
+    assert_eq!(game.destinations(&reply), [Mac::local(0xc1)], "a SYN sent again changes nothing");
     let mut stranger = reply.clone();
     stranger[29] ^= 1;
     assert_eq!(game.reasons(&stranger), [Reason::NotOurs]);
@@ -180,7 +182,7 @@ fn a_cohort_without_a_backend_falls_back_or_is_refused_and_both_are_counted() {
 }
 
 #[test]
-fn a_backend_without_a_way_drops_and_one_in_a_vlan_wants_a_tag() {
+fn a_backend_in_a_vlan_wants_a_tag_and_one_whose_way_is_lost_drops_what_it_has() {
     let mut game = Game::new();
     game.weigh(NAT, 0..2, 0);
     game.oracle.world_mut().services[NAT].weight = 0;
@@ -189,8 +191,11 @@ fn a_backend_without_a_way_drops_and_one_in_a_vlan_wants_a_tag() {
     let tagged = game.packet(NAT, 4000, SYN).tagged(0xe064).build();
     let sent = game.oracle.perform(&game.oracle.expect(&tagged, FRONT), 0);
     assert_eq!(sent.frame[14..16], (0xe000 | VLAN).to_be_bytes(), "PCP kept, VLAN ID written");
+    game.run(&tagged, FRONT);
     game.oracle.world_mut().services[NAT].backends[2].way = None;
-    assert_eq!(game.reasons(&frame), [Reason::NoWay]);
+    assert_eq!(game.reasons(&tagged), [Reason::NoWay], "a connection that it already has");
+    let another = game.packet(NAT, 4001, SYN).build();
+    assert_eq!(game.reasons(&another), [Reason::NoBackend], "takes no new connections");
 }
 
 #[test]

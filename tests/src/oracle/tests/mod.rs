@@ -22,6 +22,8 @@ fn a_frame_that_cannot_be_steered_goes_to_the_kernel_with_its_reason() {
     let extended = |extensions: Vec<Extension>| syn6().v6(|ip| ip.extensions = extensions).build();
     let fragment = |offset, more| Extension::Fragment { offset, more, identification: 1 };
     let seven = vec![Extension::Destination(units(1, None)); 7];
+    let quoted = Packet::tcp(v4, client4, ACK).build_network();
+    let elsewhere = Packet::icmp(client4.ip(), address("192.0.0.2:0").ip(), 3, 1, quoted);
     let service_tag = Tag { ethertype: crate::packet::ETHERTYPE_8021AD, tci: 1 };
     let mut foreign = syn4();
     foreign.tags.push(Tag { ethertype: 0x0806, tci: 0 });
@@ -75,7 +77,9 @@ fn a_frame_that_cannot_be_steered_goes_to_the_kernel_with_its_reason() {
         ("an error without a quote", Packet::icmp(client4.ip(), v4.ip(), 3, 1, vec![0; 27]).build(), Reason::IcmpTruncatedQuote),
         ("an error about nobody", error(&Packet::tcp(v4, client4, ACK)), Reason::IcmpUnrelated),
         ("a quote of 7 octets of TCP", error(&Packet::tcp(v4, client4, ACK).fragment(1, 0..7)), Reason::IcmpTruncatedQuote),
-        ("a quote of a later fragment", error(&Packet::tcp(v4, client4, ACK).fragment(1, 8..20)), Reason::IcmpTruncatedQuote),
+        ("a quote of a later fragment", error(&Packet::tcp(v4, client4, ACK).fragment(1, 8..20)), Reason::IcmpUnrelated),
+        ("a quote of GRE", error(&Packet::raw(v4.ip(), client4.ip(), 47, vec![0; 7])), Reason::IcmpUnrelated),
+        ("an error to another than the sender", elsewhere.build(), Reason::IcmpUnrelated),
         ("a TTL of 1", syn4().ttl(1).build(), Reason::TtlExpired),
         ("a hop limit of 0", syn6().ttl(0).build(), Reason::TtlExpired),
     ];

