@@ -139,9 +139,8 @@ fn a_canary_that_refuses_flips_its_service_and_stays_flipped_across_a_restart() 
     assert!(site.node.service("web6").expect("a status").flip.is_none(), "the other service is untouched");
     let findings = |site: &Site| {
         let events = site.node.events().expect("told");
-        let finding = |kind| match kind {
-            EventKind::Flipped { reason: FlipReason::Breach { finding }, .. } => Some(finding),
-            _ => None,
+        let finding = |kind| {
+            if let EventKind::Flipped { reason: FlipReason::Breach { finding }, .. } = kind { Some(finding) } else { None }
         };
         events.into_iter().filter_map(|event| finding(event.kind)).collect::<Vec<_>>()
     };

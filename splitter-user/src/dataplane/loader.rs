@@ -224,9 +224,12 @@ const CLOCK: &str = "splitter_clock";
 pub fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
     fs::create_dir_all(directory).map_err(|error| no_bpffs(directory, &error))?;
     let opened = File::open(directory).map_err(|error| no_bpffs(directory, &error))?;
-    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => OpenError::InUse { directory: directory.to_owned() },
-        _ => OpenError::kernel(format!("locking {}", directory.display()), errno),
+    Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == Errno::EWOULDBLOCK {
+            OpenError::InUse { directory: directory.to_owned() }
+        } else {
+            OpenError::kernel(format!("locking {}", directory.display()), errno)
+        }
     })
 }
 
