@@ -416,7 +416,7 @@ mod tests {
         let syn4 = ipv4(6, &[], &tcp(SYN, b""));
         let syn6 = ipv6(6, &tcp(SYN, b""));
         let fragment4 = |offset: u16, more: bool, protocol| {
-            let [high, low] = (offset / 8 | u16::from(more) << 13).to_be_bytes();
+            let [high, low] = (offset / 8 + 0x2000 * u16::from(more)).to_be_bytes();
             v4(&with(with(ipv4(protocol, &[], &[8; 40]), 6, high), 7, low))
         };
         let extension = |next: u8, octets: [u8; 7]| [&[next][..], &octets].concat();

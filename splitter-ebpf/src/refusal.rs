@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn a_segment_is_answered_as_rfc_9293_says() {
         // (why, flags, payload, flags of the answer, its sequence number, its acknowledgment number)
-        let rows: [(&str, u8, &[u8], u8, u32, u32); 6] = [
+        type Row = (&'static str, u8, &'static [u8], u8, u32, u32);
+        let rows: [Row; 6] = [
             ("SYN", SYN, b"", RST | ACK, 0, 1_001),
             ("SYN with data", SYN, b"12345", RST | ACK, 0, 1_006),
             ("data without ACK", 0, b"123", RST | ACK, 0, 1_003),

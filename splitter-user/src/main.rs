@@ -31,6 +31,17 @@ impl Local for Parts {
         runtime.block_on(run(config, options)).map_err(|error| failure(&error))
     }
 
+    fn detach(&self, pins: &Path) -> Result<(), Failure> {
+        let failed = |code, message: String| Err(Failure::new(code, message));
+        match kernel::remove_abandoned(pins) {
+            Ok(true) => Ok(()),
+            Ok(false) => failed(Code::NotFound, format!("nothing of Splitter's is pinned in {}", pins.display())),
+            Err(error) if error.is_permission() => failed(Code::NotPermitted, error.to_string()),
+            Err(error) if error.is_conflict() => failed(Code::Conflict, error.to_string()),
+            Err(error) => failed(Code::Failed, error.to_string()),
+        }
+    }
+
     fn doctor(&self, config: Option<&Path>) -> DoctorReport {
         doctor::examine(config)
     }

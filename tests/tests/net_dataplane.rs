@@ -190,8 +190,14 @@ fn what_stands_in_the_way_is_named_and_what_ran_runs_on() {
         set_version(&identity, 99);
         let error = open_error(options);
         assert!(matches!(error, OpenError::Abi { found: 99, .. }), "{error}");
+        let remedy = format!("splitter detach --pins {}", options.pin_directory.display());
+        assert!(error.to_string().contains(&remedy), "{error}");
         set_version(&identity, splitter_ebpf::abi::ABI_VERSION);
-        drop(kernel::open(options).expect("adopted again"));
+        let running = kernel::open(options).expect("adopted again");
+        assert!(matches!(kernel::remove_abandoned(&options.pin_directory), Err(OpenError::InUse { .. })), "an agent runs");
+        drop(running);
+        assert!(kernel::remove_abandoned(&options.pin_directory).expect("removed"));
+        assert!(!kernel::remove_abandoned(&options.pin_directory).expect("nothing is left"));
     });
 }
 

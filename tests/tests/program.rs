@@ -71,6 +71,26 @@ fn what_cannot_be_served_is_refused_at_once() -> Result<()> {
 }
 
 #[test]
+fn what_ends_a_connection_that_nobody_knows_is_no_attempt_at_one() -> Result<()> {
+    play(plain(), |play| {
+        for service in [DSR, 8 + DSR] {
+            let key = rig::key(&play.world().services[service]);
+            for (number, flags, expected) in
+                [(1, RST, 0), (2, FIN | ACK, 0), (3, ACK, 1), (4, SYN, 2), (3, ACK, 2), (3, FIN | ACK, 2)]
+            {
+                let client = play.client(service, number);
+                let frame = play.packet(service, client, flags).build();
+                play.forward(&frame, FRONT)?;
+                let sample = play.rig().dataplane().sample();
+                let opened: u64 = sample.services[&key].backends.values().map(|backend| backend.counters.opened).sum();
+                ensure!(opened == expected, "{opened} opened after flags {flags:#x} of client {number}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_flip_that_resets_ends_what_the_canary_has() -> Result<()> {
     play(canary(), |play| {
         for family in FAMILIES {

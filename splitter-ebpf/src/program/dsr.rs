@@ -176,14 +176,25 @@ fn begin<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> R
     let flow = hash::client(service.seed, packet.source, packet.source_port);
     let (backend, record) = forward::choose(settings, packet, number, service, flow)?;
     WayOut::to(frame, packet, record)?;
+    let opens = service.has(flags::UDP) || tcp::opens(packet.flags);
+    // What ends a connection that nobody knows is no attempt at one, and must not come to count as one that failed.
+    if !opens && packet.flags & (tcp::flag::FIN | tcp::flag::RST) != 0 {
+        return Ok(backend);
+    }
     let key = flow.of_service(number);
     let place = if place == NO_PLACE { connection::place(frame, settings, key) } else { Some(place) };
     match place.and_then(connection::cell) {
-        Some(cell) => cell.store(Word::new(key, backend, State::Embryonic, maps::now(settings)).0),
-        None => count::untracked(settings, number),
-    }
-    if service.has(flags::UDP) || tcp::opens(packet.flags) {
-        count::opened(settings, backend);
+        Some(cell) => {
+            // The middle of a connection as well: it may yet complete or time out, and neither without having been opened.
+            cell.store(Word::new(key, backend, State::Embryonic, maps::now(settings)).0);
+            count::opened(settings, backend);
+        }
+        None => {
+            count::untracked(settings, number);
+            if opens {
+                count::opened(settings, backend);
+            }
+        }
     }
     Ok(backend)
 }

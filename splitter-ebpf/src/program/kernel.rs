@@ -154,10 +154,9 @@ pub fn forget(value: u32, mask: u32, unknown: u64) -> u32 {
     word as u32 & mask
 }
 
-/// Hands the frame to another interface.
+/// Hands the frame to another interface, and says by which action: `XDP_REDIRECT`, for it refuses nothing but flags that it doesn't know.
 #[inline(always)]
-pub fn redirect(interface: u32) -> bool {
-    const XDP_REDIRECT: i64 = aya_ebpf::bindings::xdp_action::XDP_REDIRECT as i64;
+pub fn redirect(interface: u32) -> u32 {
     // SAFETY: a helper call that takes two integers.
-    unsafe { bpf_redirect(interface, 0) as i64 == XDP_REDIRECT }
+    unsafe { bpf_redirect(interface, 0) as u32 }
 }

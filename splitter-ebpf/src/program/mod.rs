@@ -14,7 +14,7 @@ mod refuse;
 mod trace;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
     macros::xdp,
     programs::XdpContext,
 };
@@ -99,10 +99,7 @@ fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
 fn act(outcome: Result<Exit, Stop>) -> u32 {
     match outcome {
         Ok(Exit::Back) => XDP_TX,
-        Ok(Exit::Out(interface)) => match redirect(interface) {
-            true => XDP_REDIRECT,
-            false => XDP_DROP,
-        },
+        Ok(Exit::Out(interface)) => redirect(interface),
         Ok(Exit::Said(action)) => action,
         Err(Stop::Skip(reason)) => {
             count::reason(reason.counter());

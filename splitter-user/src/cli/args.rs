@@ -235,10 +235,14 @@ pub(super) enum Remote {
     /// Take the program off the interfaces
     ///
     /// Ends the splitting: the program leaves the interfaces, and what was pinned is removed. Connections that went through the node are cut. The agent
-    /// goes on, with nothing to do.
+    /// goes on, with nothing to do. With `--pins`, works without an agent, on what an agent of whatever version has left in that directory.
     ///
     /// Example: `splitter detach`
-    Detach,
+    Detach {
+        /// Remove what is pinned in this directory, with no agent running
+        #[arg(long, value_name = "DIR")]
+        pins: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,13 @@ pub trait Local {
     /// there is one already.
     fn agent(&self, options: &AgentOptions) -> Result<(), Failure>;
 
+    /// Removes what is pinned in a directory, with no agent running.
+    ///
+    /// # Errors
+    /// [`Code::Conflict`](super::Code::Conflict) if an agent runs on it, [`Code::NotFound`](super::Code::NotFound) if there is nothing,
+    /// [`Code::NotPermitted`](super::Code::NotPermitted) without privileges.
+    fn detach(&self, pins: &Path) -> Result<(), Failure>;
+
     /// What can be found out without the agent.
     fn doctor(&self, config: Option<&Path>) -> DoctorReport;
 }

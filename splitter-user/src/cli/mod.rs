@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use args::{Args, Command};
+use args::{Args, Command, Remote};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::{
@@ -100,6 +100,11 @@ fn dispatch(args: Args, local: &dyn Local, io: &mut Io) -> Result<(), Failure> {
             runtime()?.block_on(remote::doctor(&client, &mut report));
             show::print(io, output, &report, show::doctor)?;
             if report.failed() { Err(Failure::silent(Code::Failed)) } else { Ok(()) }
+        }
+        Command::Remote(Remote::Detach { pins: Some(directory) }) => {
+            local.detach(&directory)?;
+            writeln!(io.out, "removed what was pinned in {}: nothing is split any more", directory.display())?;
+            Ok(())
         }
         Command::Remote(command) => runtime()?.block_on(remote::run(command, &client, io)),
     }

@@ -75,7 +75,7 @@ pub(super) async fn run(command: Remote, client: &Client, io: &mut Io<'_>) -> Re
             }
             say(io, &format!("reloaded: {}", reload.message))
         }
-        Remote::Detach => {
+        Remote::Detach { pins: _ } => {
             let detached = client.detach().await?;
             say(io, &format!("detached from {}: nothing is split any more", show::joined(&detached.interfaces)))
         }

@@ -48,6 +48,8 @@ struct Inner {
     traced: Vec<Traced>,
     calls: Vec<Call>,
     refuse: Option<String>,
+    /// Agents that have it.
+    held: usize,
 }
 
 impl FakeDataplane {
@@ -56,6 +58,7 @@ impl FakeDataplane {
     pub fn open(&self) -> Box<dyn Dataplane> {
         let mut inner = self.lock();
         inner.adoptions = Some(inner.adoptions.map_or(0, |adoptions| adoptions + 1));
+        inner.held += 1;
         drop(inner);
         Box::new(Opened(self.clone()))
     }
@@ -69,6 +72,12 @@ impl FakeDataplane {
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<WantedService> {
         self.lock().services.get(key).cloned()
+    }
+
+    /// Whether an agent has it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.lock().held > 0
     }
 
     /// Changes a backend's counters.
@@ -102,7 +111,9 @@ struct Opened(FakeDataplane);
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.lock().calls.push(Call::Released);
+        let mut inner = self.0.lock();
+        inner.held -= 1;
+        inner.calls.push(Call::Released);
     }
 }
 

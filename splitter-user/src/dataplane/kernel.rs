@@ -20,7 +20,7 @@ use splitter_ebpf::{
     reason::{Drop, REASONS, Refuse, Skip},
 };
 
-pub use super::loader::{OpenError, is_pinned, unpin};
+pub use super::loader::{OpenError, is_pinned, remove_abandoned, unpin};
 use super::{
     Applied, ApplyError, Attached, BackendSample, Counters, Dataplane, Explained, Info, Live, Sample, ServiceKey, ServiceSample,
     TableUse, Traced, WantedService, clock,

@@ -56,8 +56,8 @@ pub enum OpenError {
     },
     /// What is pinned was made by another version.
     #[error(
-        "the data plane in {directory} has ABI version {found}, and this agent needs {ABI_VERSION}; run `splitter detach` of the version that made it \
-         (its connections are cut), then start this agent"
+        "the data plane in {directory} has ABI version {found}, and this agent needs {ABI_VERSION}; remove it with \
+         `splitter detach --pins {directory}` (its connections are cut), then start this agent"
     )]
     Abi {
         /// The pin directory.
@@ -66,7 +66,7 @@ pub enum OpenError {
         found: u32,
     },
     /// What is pinned can't be read.
-    #[error("the data plane in {directory} can't be adopted: {why}; `splitter detach` removes it")]
+    #[error("the data plane in {directory} can't be adopted: {why}; `splitter detach --pins {directory}` removes it")]
     Unadoptable {
         /// The pin directory.
         directory: PathBuf,
@@ -471,6 +471,18 @@ pub fn detach_others(directory: &Path, keep: &[Attached]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what an agent that doesn't run any more has left; `false`: there is nothing.
+///
+/// # Errors
+/// An agent runs on it, or it can't be removed.
+pub fn remove_abandoned(directory: &Path) -> Result<bool, OpenError> {
+    if !directory.join(MAPS).exists() && !directory.join(LINKS).exists() {
+        return Ok(false);
+    }
+    let _held = lock(directory)?;
+    unpin(directory).map(|()| true).map_err(|error| OpenError::kernel(format!("emptying {}", directory.display()), error))
 }
 
 /// Removes everything that is pinned, the links first. Works without an agent and whatever version made it.

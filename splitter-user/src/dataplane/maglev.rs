@@ -123,8 +123,12 @@ mod tests {
             prop_assert_eq!(table.len(), size(members.len()) as usize);
             let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
             for (count, weight) in counts(&table, &members).iter().zip(&weights) {
-                let fair = table.len() as f64 * f64::from(*weight) / total;
-                prop_assert!((*count as f64 - fair).abs() <= 2.0, "{} of {} for weight {}", count, table.len(), weight);
+                let share = f64::from(*weight) / total;
+                let fair = table.len() as f64 * share;
+                // A backend is behind by less than one entry of credit and one turn, which is 2 at most; what each of the others is behind,
+                // it's ahead by its share of.
+                let most = 2.0 + members.len() as f64 * share;
+                prop_assert!((*count as f64 - fair).abs() <= most, "{} of {} for weight {}", count, table.len(), weight);
             }
         }
 

@@ -9,17 +9,13 @@ use std::{
     time::Duration,
 };
 
-use futures::TryStreamExt as _;
-use netlink_packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
-use tokio::task::JoinSet;
-
 use super::{fail, ok, system, unknown, warn};
 use crate::{
     api::wire::Check,
     config::{Agent, Config, XdpMode},
     dataplane::kernel,
     model::{Mode, Service},
-    neighbor::{self, Interface, NetlinkError, Settings, Watcher},
+    neighbor::{self, Interface, NetlinkError, Settings, Watcher, XdpHook},
 };
 
 /// A neighbour that isn't there takes the kernel 3 s to give up.
@@ -101,7 +97,7 @@ async fn interface(name: &str, agent: &Agent) -> Vec<Check> {
     checks.push(judge_driver(&interface.driver(), name, agent.xdp_mode));
     checks.push(judge_mtu(&interface, system::takes_jumbo_frames()));
     let ours = kernel::is_pinned(&agent.pin_directory, interface.index);
-    checks.push(match attached(interface.index).await {
+    checks.push(match neighbor::xdp(interface.index).await {
         Ok(found) => judge_attached(found, ours, name),
         Err(error) => unknown("xdp", name, format!("it is not known whether a program is attached: {error}")),
     });
@@ -138,21 +134,7 @@ fn judge_mtu(interface: &Interface, jumbo: Option<bool>) -> Check {
     }
 }
 
-/// An XDP program on an interface: how it's attached.
-async fn attached(index: u32) -> Result<Option<XdpAttached>, String> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
-    // Ends with this function.
-    let mut task = JoinSet::new();
-    task.spawn(connection);
-    let mut links = handle.link().get().match_index(index).execute();
-    let link = links.try_next().await.map_err(|error| error.to_string())?.ok_or("the interface is gone")?;
-    let xdp =
-        link.attributes.into_iter().find_map(|attribute| if let LinkAttribute::Xdp(xdp) = attribute { Some(xdp) } else { None });
-    let how = xdp.into_iter().flatten().find_map(|part| if let LinkXdp::Attached(how) = part { Some(how) } else { None });
-    Ok(how.filter(|how| *how != XdpAttached::None))
-}
-
-fn judge_attached(found: Option<XdpAttached>, ours: bool, name: &str) -> Check {
+fn judge_attached(found: Option<XdpHook>, ours: bool, name: &str) -> Check {
     match (found, ours) {
         (None, false) => ok("xdp", name, "no XDP program is in the way"),
         (None, true) => {
@@ -162,9 +144,9 @@ fn judge_attached(found: Option<XdpAttached>, ours: bool, name: &str) -> Check {
         (Some(_), true) => ok("xdp", name, "Splitter's program is attached"),
         (Some(how), false) => {
             let how = match how {
-                XdpAttached::SocketBuffer => "in generic mode",
-                XdpAttached::Hardware => "in hardware",
-                XdpAttached::Driver | XdpAttached::Multiple | XdpAttached::None | XdpAttached::Other(_) | _ => "in the driver",
+                XdpHook::Generic => "in generic mode",
+                XdpHook::Hardware => "in hardware",
+                XdpHook::Driver => "in the driver",
             };
             let remedy = format!("`ip link show {name}` names it, `ip link set {name} xdp off` takes it off");
             fail("xdp", name, format!("somebody else's XDP program is attached {how}"), remedy)
@@ -259,8 +241,8 @@ mod tests {
         let rows = [
             (None, false, CheckResult::Ok),
             (None, true, CheckResult::Fail),
-            (Some(XdpAttached::Driver), true, CheckResult::Ok),
-            (Some(XdpAttached::SocketBuffer), false, CheckResult::Fail),
+            (Some(XdpHook::Driver), true, CheckResult::Ok),
+            (Some(XdpHook::Generic), false, CheckResult::Fail),
         ];
         for (found, ours, expected) in rows {
             assert_eq!(judge_attached(found, ours, "eth0").result, expected, "{found:?}, ours: {ours}");

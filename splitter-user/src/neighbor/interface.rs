@@ -4,6 +4,7 @@
 
 use std::{ffi::CStr, io, net::IpAddr, os::fd::AsRawFd};
 
+use netlink_packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::{
@@ -49,6 +50,36 @@ pub async fn is_local(address: IpAddr) -> Result<bool, NetlinkError> {
     Ok(match Requests::open()?.route(address).await? {
         Lookup::Found(route) => route.kind == RouteKind::Local,
         Lookup::Refused(_) => false,
+    })
+}
+
+/// How an XDP program is attached to an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpHook {
+    /// In the driver, maybe several at once.
+    Driver,
+    /// Behind it.
+    Generic,
+    /// In the device itself.
+    Hardware,
+}
+
+/// Whether an XDP program, anybody's, is attached to the interface of this index.
+///
+/// # Errors
+///
+/// When the interface is gone, or the kernel cannot be asked.
+pub async fn xdp(index: u32) -> Result<Option<XdpHook>, NetlinkError> {
+    let link = Requests::open()?.link(index).await?;
+    let xdp =
+        link.attributes.into_iter().find_map(|attribute| if let LinkAttribute::Xdp(xdp) = attribute { Some(xdp) } else { None });
+    let how = xdp.into_iter().flatten().find_map(|part| if let LinkXdp::Attached(how) = part { Some(how) } else { None });
+    Ok(match how {
+        None | Some(XdpAttached::None) => None,
+        Some(XdpAttached::SocketBuffer) => Some(XdpHook::Generic),
+        Some(XdpAttached::Hardware) => Some(XdpHook::Hardware),
+        // Kinds that later kernels may add are of the driver as far as is known.
+        Some(XdpAttached::Driver | XdpAttached::Multiple | XdpAttached::Other(_) | _) => Some(XdpHook::Driver),
     })
 }
 

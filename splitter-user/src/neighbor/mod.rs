@@ -58,7 +58,7 @@ mod window;
 use std::{collections::BTreeMap, net::IpAddr};
 
 pub use facts::{Interface, LocalAddress, VlanDevice};
-pub use interface::{addresses, interface, interfaces, is_local};
+pub use interface::{XdpHook, addresses, interface, interfaces, is_local, xdp};
 pub use netlink::NetlinkError;
 pub use watcher::{Change, Changes, Settings, Watcher};
 pub use way::{Mac, Way, WayError};

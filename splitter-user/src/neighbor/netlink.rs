@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::IpAddr, time::Duration};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::LinkExtentMask,
+    link::{LinkExtentMask, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
@@ -145,6 +145,13 @@ impl Requests {
         let messages = collect("list interfaces", request.execute()).await?;
         let interfaces = messages.iter().filter_map(Interface::from_message);
         Ok(interfaces.map(|interface| (interface.index, interface)).collect::<BTreeMap<_, _>>())
+    }
+
+    /// One interface, with everything that the kernel tells of it.
+    pub(super) async fn link(&self, index: u32) -> Result<LinkMessage, NetlinkError> {
+        const WHAT: &str = "look at an interface";
+        let messages = collect(WHAT, self.handle.link().get().match_index(index).execute()).await?;
+        messages.into_iter().next().ok_or(NetlinkError::Silence { what: WHAT })
     }
 
     pub(super) async fn addresses(&self) -> Result<Vec<LocalAddress>, NetlinkError> {

@@ -80,7 +80,7 @@ impl<'a> Play<'a> {
             clocks: (Instant::now(), Timestamp::now()),
             begun,
             book: Book::default(),
-            now: (Duration::ZERO, Weight::ZERO.to_string()),
+            now: (Duration::ZERO, format!("weight {}", Weight::ZERO)),
             story: Vec::new(),
             told: 0,
             line_at: Duration::ZERO,
@@ -114,7 +114,7 @@ impl<'a> Play<'a> {
             self.book.weights.push((asked, weight));
             let command = self.stage.weight(weight)?;
             let from = self.begun.elapsed();
-            self.now = (from, weight.to_string());
+            self.now = (from, format!("weight {weight}"));
             self.tell(asked, Style::Bold, format!("splitter {command}"));
             self.open_long_lived().await?;
             self.stay((from + duration).saturating_sub(self.begun.elapsed())).await?;

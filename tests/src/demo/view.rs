@@ -21,7 +21,7 @@ pub struct Frame {
     pub title: String,
     /// Since the load began.
     pub at: Duration,
-    /// The weight that is asked, in words.
+    /// What is asked, in words: a weight, or nothing any more.
     pub asked: String,
     /// New connections since it is asked,
     pub connections: u64,
@@ -71,8 +71,7 @@ impl Frame {
         let mut lines = vec![
             Line::new(Style::Bold, " splitter   ").text(title.clone()).and(Style::Dim, " ".repeat(gap) + &clock),
             Line::empty(),
-            Line::new(Style::Plain, " asked ")
-                .and(Style::Bold, format!("{asked:<10}"))
+            Line::new(Style::Bold, format!(" {asked:<15}"))
                 .text("measured ")
                 .and(Style::Canary, format!("{:<8}", percent(part(*canary, *connections))))
                 .and(Style::Dim, format!("{} of {} new connections", grouped(*canary), grouped(*connections))),
@@ -94,7 +93,7 @@ impl Frame {
     pub fn line(&self) -> String {
         let sum = |number: fn(&Row) -> u64| self.rows.iter().map(number).sum::<u64>();
         format!(
-            "{:>6.1} s   asked {:<6} measured {:<8} {:>4} new per s   {} failed   {} long-lived",
+            " {:>6.1} s   {}: canary got {}, {} new/s, {} failed, {} long-lived",
             self.at.as_secs_f64(),
             self.asked,
             percent(part(self.canary, self.connections)),
@@ -157,13 +156,13 @@ pub fn summary(report: &Report) -> Vec<Line> {
     if let Some((flip, after)) = report.flip.as_ref().zip(report.after_flip) {
         let measured = percent(part(after.canary, after.connections));
         let style = if after.canary == 0 { Style::Stable } else { Style::Bad };
-        lines.push(row("flipped", after.connections, after.canary, (measured, style), "nothing", after.failed));
+        lines.push(row("flipped", after.connections, after.canary, (measured, style), "0.00%", after.failed));
         lines.push(Line::empty());
         let ms = |ms: Option<f64>| ms.map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms"));
         lines.push(
-            Line::new(Style::Plain, " From the first failed connection to the canary's last: ")
+            Line::new(Style::Plain, " The canary got its last connection ")
                 .and(Style::Bold, ms(flip.first_failure_to_last_canary_ms))
-                .text(format!(", in which {} failed.", flip.failed_connections)),
+                .text(format!(" after the first failed; {} failed.", grouped(flip.failed_connections))),
         );
     }
     let long = &report.long_lived;
@@ -256,15 +255,15 @@ mod tests {
             cohort,
             name: name.into(),
             connections: 12_345_678,
-            rate: 99_999,
-            failed: 1_234_567,
-            long_lived: 1_000,
+            rate: 999,
+            failed: 999,
+            long_lived: 999,
         };
         let text = "flipped to stable, by the agent: refused 21 of 390 (5.38%) on canary, above the limit of 5% within 2s";
         let frame = Frame {
             title: "dsr, IPv6, service web [fd79::1]:80".into(),
             at: Duration::from_secs(59),
-            asked: "0.01%".into(),
+            asked: "weight 0.01%".into(),
             connections: 12_345_678,
             canary: 12_345_678,
             rows: vec![row(Cohort::Stable, "stable1 [fd72::64:1]:8080"), row(Cohort::Canary, "canary1 [fd74::64:1]:8080")],

@@ -156,7 +156,12 @@ impl Decision<'_> {
         let pick = self.oracle.places.pick(index, service, client, used);
         for backend in service.usable(used).filter(|backend| pick.is_none_or(|pick| pick == *backend)) {
             let way_back = WayBack::of(self.view, self.ingress);
-            let effect = Effect::Opened { service: index, client, backend, placed, way_back };
+            // In `dsr`, what ends an unknown connection goes where the hash says, and nobody remembers.
+            let effect = if packet.opens() || !packet.has(FIN | RST) {
+                Effect::Opened { service: index, client, backend, placed, way_back }
+            } else {
+                Effect::Nothing
+            };
             self.leave_for_backend(index, backend, None, effect, fallback);
         }
         if service.mode == Mode::Nat && self.view.ip.ttl > 1 {

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     agent::{AgentError, Lost, Parts, Signal, WaySource, run},
-    api::client::Client,
+    api::{client::Client, socket::Socket},
     config::Config,
     dataplane::{ServiceKey, fake::FakeDataplane},
     model::{Protocol, ServiceName, Weight},
@@ -81,9 +81,12 @@ impl Rig {
     }
 
     /// The same, with something that happens in between.
-    pub async fn restart_with(self, between: impl FnOnce(&MemoryStore, &FakeDataplane)) -> Self {
+    pub async fn restart_with(mut self, between: impl FnOnce(&MemoryStore, &FakeDataplane)) -> Self {
         self.agent.abort();
-        assert!(self.agent.await.is_err_and(|error| error.is_cancelled()));
+        assert!((&mut self.agent).await.is_err_and(|error| error.is_cancelled()));
+        // A process's tasks end with it; here they are ended one by one, and what they hold is free a moment later.
+        let socket = self.directory.path().join("agent.sock");
+        self.until(|rig| !rig.dataplane.is_held() && Socket::bind(&socket, None).is_ok()).await;
         between(&self.store, &self.dataplane);
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Self::run(self.dataplane, self.store, self.directory, text).await

@@ -81,6 +81,14 @@ impl Local for Here {
         Err(Failure::new(Code::NotPermitted, "loading a program needs CAP_BPF").hint("run it as root"))
     }
 
+    fn detach(&self, pins: &Path) -> Result<(), Failure> {
+        if pins == Path::new("/sys/fs/bpf/splitter") {
+            Ok(())
+        } else {
+            Err(Failure::new(Code::NotFound, "nothing is pinned there"))
+        }
+    }
+
     fn doctor(&self, config: Option<&Path>) -> DoctorReport {
         let finding = config.map_or("5.10 or newer".to_owned(), |config| format!("looked at {}", config.display()));
         let check = Check { name: "kernel".to_owned(), subject: None, result: CheckResult::Ok, finding, remedy: None };
