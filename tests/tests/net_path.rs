@@ -110,12 +110,7 @@ fn transfers(site: &Site) {
 
 /// The errors of the router were steered: a backend knows the path to the client, or to the node that hides it.
 fn learned(site: &Site) {
-    let skipped: u64 = {
-        let (_, page) = site.node.http("/metrics").expect("a page");
-        let line = page.lines().find(|line| line.starts_with("splitter_packets_skipped_total{reason=\"icmp_unrelated\"}"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("it is counted")
-    };
-    assert_eq!(skipped, 0, "{}", site.mode());
+    assert_eq!(skipped(site, "icmp_unrelated"), 0, "{}", site.mode());
     let toward = if site.mode() == Mode::Nat { site.lab.node().addresses[1] } else { site.lab.client_addresses()[0] };
     for family in FAMILIES {
         let mut knows = 0;
@@ -128,6 +123,13 @@ fn learned(site: &Site) {
     }
 }
 
+/// Packets that the kernel got untouched, for this reason.
+fn skipped(site: &Site, reason: &str) -> u64 {
+    let (_, page) = site.node.http("/metrics").expect("a page");
+    let series = format!("splitter_packets_skipped_total{{reason=\"{reason}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).expect("it is counted")
+}
+
 fn datagrams(site: &Site, length: usize) {
     for family in FAMILIES {
         let load = udp_echo::Load::new(site.client(family), site.target(Kind::Udp, family), 20);
@@ -136,7 +138,11 @@ fn datagrams(site: &Site, length: usize) {
         thread::sleep(Duration::from_millis(500));
         let report = udp_echo::Report::of(&running.stop().expect("it stops"));
         let what = format!("{}, {family:?}: {report:?}", site.mode());
-        assert_eq!((report.reached, report.lost, report.wrong, report.moves), (20, 0, 0, 0), "{what}");
+        assert_eq!((report.reached, report.wrong, report.moves), (20, 0, 0), "{what}");
+        // First fragments are remembered in a table where two datagrams that are under way at once may meet on one place: the one that gives way is
+        // lost, seldom, and counted.
+        let unknown = skipped(site, "fragment_unknown");
+        assert!(report.lost <= unknown && report.lost * 200 < report.sent, "{what}, {unknown} fragments unknown");
         assert!(report.answered > 100 && report.by_server.len() == 3, "{what}");
     }
 }
