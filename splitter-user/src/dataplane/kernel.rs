@@ -157,15 +157,21 @@ fn attach(loaded: &mut Loaded, options: &Options) -> Result<(Vec<Attached>, Vec<
 fn sizes(options: &Options) -> Result<Sizes, OpenError> {
     let cpus = aya::util::nr_cpus()
         .map_err(|(what, error)| OpenError::Kernel { tried: format!("reading {what}"), why: error.to_string() })?;
-    Ok(Sizes {
+    let sizes = Sizes {
         services: options.tables.services,
         backends: options.tables.backends,
         buckets: (options.tables.connections / affinity_ways()).next_power_of_two().max(2),
         networks: options.tables.networks,
-        nats: u32::try_from(options.nat.addresses.len()).unwrap_or(u32::MAX).max(4),
+        // Those of the configuration, or of each interface one of either family.
+        nats: u32::try_from(options.nat.addresses.len().max(2 * options.interfaces.len())).unwrap_or(u32::MAX).max(4),
         nat_ports: u32::from(options.nat.ports.high - options.nat.ports.low) + 1,
         cpus: cpus as u32,
-    })
+    };
+    // A slot's number has to fit into an affinity word.
+    if sizes.nats * 2 * sizes.nat_ports > 1 << affinity::VALUE_BITS {
+        return Err(OpenError::TooManyPorts { addresses: sizes.nats, ports: sizes.nat_ports });
+    }
+    Ok(sizes)
 }
 
 const fn affinity_ways() -> u32 {

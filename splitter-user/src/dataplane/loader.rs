@@ -41,6 +41,16 @@ pub enum OpenError {
     /// The binary was built by plain cargo.
     #[error("this binary was built without its XDP program; build it with `cargo xtask build`")]
     NoProgram,
+    /// More NAT ports than connections can be told apart.
+    #[error(
+        "{addresses} NAT addresses with {ports} ports each, TCP and UDP, are more than 4194304 connections; name fewer in [nat]"
+    )]
+    TooManyPorts {
+        /// NAT addresses that there is to be room for.
+        addresses: u32,
+        /// Ports of each.
+        ports: u32,
+    },
     /// Not root, and without the capabilities.
     #[error("loading the XDP program is not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     NotPermitted,
