@@ -134,6 +134,13 @@ impl Yield {
         Self(1 + age as u32)
     }
 
+    /// Over on both sides, this many units ago: sooner than any attempt, as nobody waits for it any more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn over(age: u16) -> Self {
+        Self(1 << 16 | age as u32)
+    }
+
     /// As a number, and from one.
     #[inline(always)]
     #[must_use]
@@ -228,6 +235,9 @@ mod tests {
         assert_eq!(aged(State::Established, 101), Yield::FREE);
         assert_eq!(aged(State::Closing, 10), Yield::NO);
         assert_eq!(aged(State::Closing, 11), Yield::FREE);
+        assert!(
+            Yield::FREE > Yield::over(u16::MAX) && Yield::over(1) > Yield::over(0) && Yield::over(0) > Yield::embryonic(16_000)
+        );
         assert!(
             Yield::FREE > Yield::embryonic(9) && Yield::embryonic(9) > Yield::embryonic(2) && Yield::embryonic(0) > Yield::NO
         );

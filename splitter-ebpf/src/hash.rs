@@ -24,6 +24,14 @@ impl Hash {
     pub const fn slot(self) -> u32 {
         self.0 as u32
     }
+
+    /// What finds a connection of this service in a table that all services share: services may have the same seed, and a client may use one port
+    /// toward several of them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_service(self, number: u32) -> Self {
+        Self(self.0 ^ (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
 }
 
 /// The port that stands for "whatever port" under client affinity.

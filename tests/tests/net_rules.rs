@@ -19,6 +19,7 @@ use splitter_user::{
     api::wire::{CheckResult, DoctorReport, ExplainRequest, Rule, TraceRecord, Verdict},
     model::{Cohort, Mode, Weight},
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SHAPES: [(Topology, Mode); 2] = [(Topology::TwoArmSwitched, Mode::Nat), (Topology::OneArm, Mode::Dsr)];
 /// A connection that is refused learns of it within this.
@@ -201,6 +202,21 @@ fn when_its_ports_are_used_up_the_nat_refuses_and_does_not_hang() {
 }
 
 #[test]
+fn ports_of_connections_that_are_over_are_given_to_new_ones_before_anybody_is_refused() {
+    let mut site = Site::builder(Topology::TwoArmSwitched, Mode::Nat).kinds(&[Kind::Web, Kind::Echo]).prepare().expect("a site");
+    site.node.configure(&format!("[nat]\nports = \"2000-2199\"\n{}", site.config_text())).expect("written");
+    site.node.start().expect("it starts");
+    let family = Family::V4;
+    let held =
+        tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), 30).start(site.lab.client()).expect("a load");
+    // Ten times as many as there are ports, in a part of the time that a closed connection is remembered.
+    let summary = site.web_load(family, 2_000).expect("a load").summary();
+    assert_eq!(summary.all_answered(), 2_000, "{summary:?}, {:?}", site.node.service("web4"));
+    let report = tcp_echo::Report::of(&held.stop().expect("it stops"));
+    assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (30, 0, 0, 0), "{report:?}");
+}
+
+#[test]
 fn what_explain_says_is_what_happens() {
     for (topology, mode) in SHAPES {
         let mut site = Site::builder(topology, mode).weight("35%").start().expect("a site");
@@ -310,4 +326,44 @@ fn a_known_connection_is_explained_as_known() {
     assert_eq!((known.rule, known.cohort), (Rule::KnownConnection, Some(Cohort::Canary)));
     let stranger = explain(SocketAddr::new(local.ip(), local.port() ^ 1));
     assert_eq!((stranger.rule, stranger.cohort), (Rule::PlaceAboveWeight, Some(Cohort::Stable)));
+}
+
+#[test]
+fn services_that_share_a_seed_do_not_take_each_others_connections() {
+    for (topology, mode) in SHAPES {
+        let builder = Site::builder(topology, mode).kinds(&[Kind::Web, Kind::Echo]);
+        let site = builder.more("seed = \"00112233445566778899aabbccddeeff\"").start().expect("a site");
+        site.node.run(&["weight", "echo4", "100%"]).expect("weighted");
+        let own = site.client(Family::V4);
+        let connected = |port: u16, kind: Kind| {
+            let target = site.target(kind, Family::V4);
+            async move {
+                let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+                // The same port toward two addresses.
+                socket.set_reuseaddr(true).expect("set");
+                socket.bind((own, port).into()).expect("bound");
+                socket.connect(target).await
+            }
+        };
+        let ended = site.lab.client().block_on(async {
+            for port in 30_000..30_030 {
+                let mut canary = connected(port, Kind::Echo).await?;
+                let mut greeting = [0; 15];
+                canary.read_exact(&mut greeting).await?;
+                assert_eq!(&greeting[1..], b"canary/canary1");
+                let mut stable = connected(port, Kind::Web).await?;
+                stable.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+                let mut answer = String::new();
+                stable.read_to_string(&mut answer).await?;
+                assert!(answer.contains("x-version: stable"), "{answer}");
+            }
+            std::io::Result::Ok(())
+        });
+        ended.expect("entered").unwrap_or_else(|error| panic!("{mode}: {error}"));
+        for service in ["web4", "echo4"] {
+            let status = site.node.service(service).expect("a status");
+            let completed: u64 = status.cohorts.iter().filter_map(|cohort| cohort.sums).map(|sums| sums.completed).sum();
+            assert_eq!(completed, 30, "{mode}: {service}");
+        }
+    }
 }

@@ -179,6 +179,8 @@ extern "C" fn splitter_slot_rank(index: u32) -> u32 {
     slot_yield(slot, maps::now(settings)).rank()
 }
 
+/// A connection that is closing has had RST, or FIN from both sides. Under pressure it goes before anybody is refused, or a NAT address would take no
+/// more new connections within `closing` than it has ports.
 #[inline(always)]
 fn slot_yield(slot: &Slot, now: Stamp) -> Yield {
     let word = SlotWord(slot.word.load());
@@ -189,7 +191,8 @@ fn slot_yield(slot: &Slot, now: Stamp) -> Yield {
         tcp::State::Established => affinity::State::Established,
         tcp::State::Closing => affinity::State::Closing,
     };
-    affinity::yields(Word::new(Hash(0), 0, state, word.stamp()), limits(service), now)
+    let yields = affinity::yields(Word::new(Hash(0), 0, state, word.stamp()), limits(service), now);
+    if matches!(state, affinity::State::Closing) && !yields.is_free() { Yield::over(word.stamp().age(now)) } else { yields }
 }
 
 /// Frees a slot; counts the attempt as timed out when it is one that has outlived its time.

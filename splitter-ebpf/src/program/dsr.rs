@@ -112,6 +112,7 @@ fn advance(settings: &Settings, packet: &Packet, service: &Service, known: &Know
 /// Looks a connection up.
 #[inline(always)]
 fn find<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &Settings, service: u32, flow: Hash) -> Option<Known> {
+    let flow = flow.of_service(service);
     let (first, second) = affinity::buckets(flow, settings.affinity_mask);
     let (bucket, way, word) = match affinity::find(maps::affinity(first)?, flow) {
         Some((way, word)) => (first, way, word),
@@ -186,11 +187,12 @@ fn begin<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> R
     if !opens && packet.flags & (tcp::flag::FIN | tcp::flag::RST) != 0 {
         return Ok(backend);
     }
-    let place = if place == NO_PLACE { connection::place(frame, settings, flow) } else { Some(place) };
+    let key = flow.of_service(number);
+    let place = if place == NO_PLACE { connection::place(frame, settings, key) } else { Some(place) };
     match place.and_then(connection::cell) {
         Some(cell) => {
             // The middle of a connection as well: it may yet complete or time out, and neither without having been opened.
-            cell.store(Word::new(flow, backend, State::Embryonic, maps::now(settings)).0);
+            cell.store(Word::new(key, backend, State::Embryonic, maps::now(settings)).0);
             count::opened(settings, backend);
         }
         None => {

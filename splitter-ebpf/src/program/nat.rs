@@ -243,7 +243,11 @@ fn choose<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> 
         return Err(Not::Stopped(Stop::Skip(Skip::TtlExpired)));
     }
     WayOut::to(frame, packet, record)?;
-    let place = if place == NO_PLACE { connection::nat_place(frame, settings, flow).ok_or(Refuse::AffinityFull)? } else { place };
+    let place = if place == NO_PLACE {
+        connection::nat_place(frame, settings, flow.of_service(number)).ok_or(Refuse::AffinityFull)?
+    } else {
+        place
+    };
     let opening = maps::opening().ok_or(Skip::NotReady)?;
     (opening.service, opening.backend, opening.place) = (number, backend, place);
     Ok(backend)
@@ -305,7 +309,7 @@ fn fill<const FRAGS: bool>(frame: &Kernel<FRAGS>, index: u32) -> Option<()> {
         (*slot).word.store(SlotWord::new(udp, maps::now(settings)).0);
     }
     if let Some(cell) = connection::nat_cell(place) {
-        cell.store(Word::new(flow, index, State::Established, maps::now(settings)).0);
+        cell.store(Word::new(flow.of_service(number), index, State::Established, maps::now(settings)).0);
     }
     count::opened(settings, backend);
     Some(())
@@ -398,6 +402,7 @@ fn find<const FRAGS: bool>(
     service: u32,
     flow: Hash,
 ) -> Option<(Connection, u32)> {
+    let flow = flow.of_service(service);
     let (first, second) = affinity::buckets(flow, settings.nat_mask);
     let (bucket, way, word) = match affinity::find(maps::nat_affinity(first)?, flow) {
         Some((way, word)) => (first, way, word),

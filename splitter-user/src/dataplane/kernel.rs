@@ -302,6 +302,7 @@ impl KernelDataplane {
     ) -> Option<u32> {
         let maps = &self.loaded.maps;
         let settings = maps.settings.read(0);
+        let flow = flow.of_service(service.number);
         match mode {
             Mode::Dsr => {
                 let (first, second) = affinity::buckets(flow, settings.affinity_mask);
