@@ -20,16 +20,19 @@ use splitter_ebpf::{
     reason::{Drop, REASONS, Refuse, Skip},
 };
 
-pub use super::loader::{OpenError, is_pinned, remove_abandoned, unpin};
 use super::{
     Applied, ApplyError, Attached, BackendSample, Counters, Dataplane, Explained, Info, Live, Sample, ServiceKey, ServiceSample,
-    TableUse, Traced, WantedService, clock,
+    TableUse, Traced, WantedService, attach, clock,
     destinations::{address, raw_port},
     loader::{self, Loaded, Maps, Sizes},
     networks::Networks,
     numbers::{CONTROL, NumberedService, Numbers},
     sweep,
     trace::{self, Reports},
+};
+pub use super::{
+    attach::is_pinned,
+    loader::{OpenError, remove_abandoned, unpin},
 };
 use crate::{
     config::{Config, Nat, Tables, XdpMode},
@@ -142,11 +145,11 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
 fn attach(loaded: &mut Loaded, options: &Options) -> Result<(Vec<Attached>, Vec<String>), OpenError> {
     let (mut interfaces, mut warnings) = (Vec::new(), Vec::new());
     for name in &options.interfaces {
-        let (attached, warning) = loader::attach(loaded, &options.pin_directory, name, options.mode)?;
+        let (attached, warning) = attach::attach(loaded, &options.pin_directory, name, options.mode)?;
         interfaces.push(attached);
         warnings.extend(warning);
     }
-    loader::detach_others(&options.pin_directory, &interfaces)
+    attach::detach_others(&options.pin_directory, &interfaces)
         .map_err(|error| OpenError::Kernel { tried: "detaching from other interfaces".to_owned(), why: error.to_string() })?;
     if loaded.adopted {
         warnings.extend(differing_sizes(&loaded.maps, options));
