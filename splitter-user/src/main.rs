@@ -115,7 +115,9 @@ fn failure(error: &AgentError) -> Failure {
             OpenFailureKind::Conflict => Code::Conflict,
             OpenFailureKind::Failed => Code::Failed,
         }),
-        AgentError::Apply(ApplyError::NotAttached { .. } | ApplyError::NoRoom { .. }) => failed(Code::Usage),
+        AgentError::Apply(ApplyError::NotAttached { .. } | ApplyError::NoRoom { .. } | ApplyError::NoNat { .. }) => {
+            failed(Code::Usage)
+        }
         AgentError::Apply(ApplyError::NoService(_) | ApplyError::Kernel { .. })
         | AgentError::Neighbors(_)
         | AgentError::Desired(_)

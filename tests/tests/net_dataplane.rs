@@ -172,6 +172,9 @@ fn what_stands_in_the_way_is_named_and_what_ran_runs_on() {
     setting.in_node(|options| {
         let missing = Options { interfaces: vec!["nosuch0".to_owned()], ..options.clone() };
         assert!(matches!(open_error(&missing), OpenError::NoInterface { name } if name == "nosuch0"));
+        let addresses = (1..=70).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        let many = Options { nat: Nat { addresses, ports: PortRange { low: 1_024, high: 32_767 } }, ..options.clone() };
+        assert!(matches!(open_error(&many), OpenError::TooManyPorts { addresses: 70, ports: 31_744 }));
         let off_bpffs = Options {
             pin_directory: PathBuf::from("/tmp").join(format!("splitter-pins-{}", std::process::id())),
             ..options.clone()

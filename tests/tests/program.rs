@@ -15,7 +15,7 @@ use splitter_tests::{
         play::{BACKEND_MAC, CLIENT_MAC, Play, answer, destination, endpoints},
     },
 };
-use splitter_user::dataplane::Dataplane;
+use splitter_user::{dataplane::Dataplane, model};
 
 use sample::{BACK, FRONT};
 
@@ -107,8 +107,20 @@ fn a_flip_that_resets_ends_what_the_canary_has() -> Result<()> {
             play.stop(&reply, BACK, Action::Tx, Reason::ResetByFlip)?;
             let reply = answer(&opened[2].frame, 0)?.build();
             play.stop(&reply, BACK, Action::Drop, Reason::FlippedReply)?;
-            play.stop(nat, FRONT, Action::Tx, Reason::ResetByFlip)?;
-            play.stop(dsr, FRONT, Action::Tx, Reason::ResetByFlip)?;
+            for service in [NAT, DSR] {
+                let data = play.packet(family + service, client, ACK).build();
+                play.stop(&data, FRONT, Action::Tx, Reason::ResetByFlip)?;
+                play.stop(&data, FRONT, Action::Tx, Reason::ResetByFlip)?;
+            }
+            let (sample, live) = (play.dataplane().sample(), play.dataplane().sweep());
+            let on_canary =
+                |(service, backend): &(_, _)| sample.services[service].backends[backend].cohort == model::Cohort::Canary;
+            let live: u64 = live.connections.iter().filter(|(key, _)| on_canary(key)).map(|(_, count)| count).sum();
+            ensure!(live == 1, "of the canary's connections only the exchange that nobody was told about lives, not {live}");
+            for (syn, before) in [(nat, &opened[0]), (dsr, &opened[1])] {
+                let moved = play.forward(syn, FRONT)?;
+                ensure!(moved.frame != before.frame, "the client comes back from the same port, to stable");
+            }
             for (frame, before) in [(nat_udp, &opened[2]), (dsr_udp, &opened[3])] {
                 let moved = play.forward(frame, FRONT)?;
                 ensure!(destination(&moved.frame) != destination(&before.frame), "an exchange moves with its next packet");

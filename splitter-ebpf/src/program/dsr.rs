@@ -44,7 +44,13 @@ pub fn forward<const FRAGS: bool>(
                 advance(settings, packet, service, &known, state);
                 (known.word.value(), known.backend)
             }
-            Next::Reset => return refuse::refuse(frame, number, Refuse::ResetByFlip),
+            Next::Reset => {
+                // Lets it be forgotten soon: whoever sends on it until then is told again that it's over.
+                if let Some(cell) = connection::cell(known.place) {
+                    cell.store(known.word.touched(State::Closing, maps::now(settings)).0);
+                }
+                return refuse::refuse(frame, number, Refuse::ResetByFlip);
+            }
             Next::BeginsAnew => match open(frame, number, known.place) {
                 Ok(opened) => opened,
                 Err(instead) => return instead,

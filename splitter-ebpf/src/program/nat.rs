@@ -94,6 +94,13 @@ impl Connection {
         self.backend.cohort != 0 && self.service.control().resets_canary()
     }
 
+    /// Lets it be forgotten soon: whoever sends on it from now on is told that it's over.
+    #[inline(always)]
+    fn end(&self, settings: &Settings) {
+        let word = SlotWord(self.slot.word.load()).with_state(tcp::State::Closing).touched(maps::now(settings));
+        self.slot.word.store(word.0);
+    }
+
     /// Stores state and stamp, where they have changed, and counts what that means.
     #[inline(always)]
     fn advance(&self, settings: &Settings, side: Side, packet: &Packet) {
@@ -136,7 +143,10 @@ pub fn forward<const FRAGS: bool>(
                 }
                 connection
             }
-            Next::Reset => return refuse::refuse(frame, number, Refuse::ResetByFlip),
+            Next::Reset => {
+                connection.end(settings);
+                return refuse::refuse(frame, number, Refuse::ResetByFlip);
+            }
             Next::BeginsAnew => match open(frame, number, place, flow) {
                 Ok(connection) => connection,
                 Err(instead) => return instead,
@@ -460,6 +470,7 @@ pub fn reply<const FRAGS: bool>(
     connection: Connection,
 ) -> Result<Exit, Stop> {
     if connection.is_reset() {
+        connection.end(settings);
         if packet.protocol == protocol::UDP {
             return Err(Stop::Drop(Drop::FlippedReply));
         }

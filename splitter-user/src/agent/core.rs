@@ -421,7 +421,7 @@ pub(super) fn detached() -> CommandError {
 pub(super) fn not_applied(error: &ApplyError) -> CommandError {
     let kind = match error {
         ApplyError::NoService(_) | ApplyError::Kernel { .. } => CommandErrorKind::Internal,
-        ApplyError::NoRoom { .. } | ApplyError::NotAttached { .. } => CommandErrorKind::Conflict,
+        ApplyError::NoRoom { .. } | ApplyError::NoNat { .. } | ApplyError::NotAttached { .. } => CommandErrorKind::Conflict,
     };
     CommandError::new(kind, format!("nothing was changed: {error}"))
 }

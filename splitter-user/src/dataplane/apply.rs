@@ -167,8 +167,7 @@ fn nats(
     let addresses = if configured.is_empty() { vec![way.source_address] } else { configured };
     let room = dataplane.loaded.maps.nats.len();
     let needed = numbers.nats.len() + addresses.len();
-    let no_room = ApplyError::NoRoom { what: "NAT addresses", needed, room, key: "[nat] addresses" };
-    numbers.nats(&addresses, room).map(Some).ok_or(no_room)
+    numbers.nats(&addresses, room).map(Some).ok_or(ApplyError::NoNat { needed, room })
 }
 
 fn members(numbers: &Numbers, service: &WantedService, cohort: Cohort) -> Vec<Member> {

@@ -20,16 +20,19 @@ use splitter_ebpf::{
     reason::{Drop, REASONS, Refuse, Skip},
 };
 
-pub use super::loader::{OpenError, is_pinned, remove_abandoned, unpin};
 use super::{
     Applied, ApplyError, Attached, BackendSample, Counters, Dataplane, Explained, Info, Live, Sample, ServiceKey, ServiceSample,
-    TableUse, Traced, WantedService, clock,
+    TableUse, Traced, WantedService, attach, clock,
     destinations::{address, raw_port},
     loader::{self, Loaded, Maps, Sizes},
     networks::Networks,
     numbers::{CONTROL, NumberedService, Numbers},
     sweep,
     trace::{self, Reports},
+};
+pub use super::{
+    attach::is_pinned,
+    loader::{OpenError, remove_abandoned, unpin},
 };
 use crate::{
     config::{Config, Nat, Tables, XdpMode},
@@ -142,11 +145,11 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
 fn attach(loaded: &mut Loaded, options: &Options) -> Result<(Vec<Attached>, Vec<String>), OpenError> {
     let (mut interfaces, mut warnings) = (Vec::new(), Vec::new());
     for name in &options.interfaces {
-        let (attached, warning) = loader::attach(loaded, &options.pin_directory, name, options.mode)?;
+        let (attached, warning) = attach::attach(loaded, &options.pin_directory, name, options.mode)?;
         interfaces.push(attached);
         warnings.extend(warning);
     }
-    loader::detach_others(&options.pin_directory, &interfaces)
+    attach::detach_others(&options.pin_directory, &interfaces)
         .map_err(|error| OpenError::Kernel { tried: "detaching from other interfaces".to_owned(), why: error.to_string() })?;
     if loaded.adopted {
         warnings.extend(differing_sizes(&loaded.maps, options));
@@ -157,15 +160,21 @@ fn attach(loaded: &mut Loaded, options: &Options) -> Result<(Vec<Attached>, Vec<
 fn sizes(options: &Options) -> Result<Sizes, OpenError> {
     let cpus = aya::util::nr_cpus()
         .map_err(|(what, error)| OpenError::Kernel { tried: format!("reading {what}"), why: error.to_string() })?;
-    Ok(Sizes {
+    let sizes = Sizes {
         services: options.tables.services,
         backends: options.tables.backends,
         buckets: (options.tables.connections / affinity_ways()).next_power_of_two().max(2),
         networks: options.tables.networks,
-        nats: u32::try_from(options.nat.addresses.len()).unwrap_or(u32::MAX).max(4),
+        // Those of the configuration, or of each interface one of either family.
+        nats: u32::try_from(options.nat.addresses.len().max(2 * options.interfaces.len())).unwrap_or(u32::MAX).max(4),
         nat_ports: u32::from(options.nat.ports.high - options.nat.ports.low) + 1,
         cpus: cpus as u32,
-    })
+    };
+    // A slot's number has to fit into an affinity word.
+    if sizes.nats * 2 * sizes.nat_ports > 1 << affinity::VALUE_BITS {
+        return Err(OpenError::TooManyPorts { addresses: sizes.nats, ports: sizes.nat_ports });
+    }
+    Ok(sizes)
 }
 
 const fn affinity_ways() -> u32 {

@@ -13,11 +13,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapData, MapError, lpm_trie::LpmTrie},
-    programs::{
-        ProgramError, Xdp,
-        links::{FdLink, LinkError, PinnedLink},
-        xdp::{XdpLink, XdpMode as AyaMode},
-    },
+    programs::{ProgramError, Xdp},
 };
 use nix::{
     errno::Errno,
@@ -29,11 +25,10 @@ use splitter_ebpf::abi::{
 };
 
 use super::{
-    ApplyError, Attached, AttachedMode,
+    ApplyError,
     mapped::{Mapped, Plain},
     object::PROGRAM,
 };
-use crate::config::XdpMode;
 
 /// Why a data plane could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +36,16 @@ pub enum OpenError {
     /// The binary was built by plain cargo.
     #[error("this binary was built without its XDP program; build it with `cargo xtask build`")]
     NoProgram,
+    /// More NAT ports than connections can be told apart.
+    #[error(
+        "{addresses} NAT addresses with {ports} ports each, TCP and UDP, are more than 4194304 connections; name fewer in [nat]"
+    )]
+    TooManyPorts {
+        /// NAT addresses that there is to be room for.
+        addresses: u32,
+        /// Ports of each.
+        ports: u32,
+    },
     /// Not root, and without the capabilities.
     #[error("loading the XDP program is not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     NotPermitted,
@@ -126,7 +131,7 @@ impl OpenError {
         matches!(self, Self::Taken { .. } | Self::Abi { .. } | Self::InUse { .. })
     }
 
-    fn kernel(tried: impl Into<String>, why: impl std::fmt::Display) -> Self {
+    pub(super) fn kernel(tried: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self::Kernel { tried: tried.into(), why: why.to_string() }
     }
 }
@@ -215,7 +220,7 @@ pub struct Loaded {
 
 const MAPS: &str = "maps";
 const HALF_MADE: &str = "maps-half-made";
-const LINKS: &str = "links";
+pub(super) const LINKS: &str = "links";
 const MULTI_BUFFER: &str = "splitter_frags";
 const SINGLE_BUFFER: &str = "splitter";
 const CLOCK: &str = "splitter_clock";
@@ -293,7 +298,7 @@ fn load_program(ebpf: &mut Ebpf) -> Result<(&'static str, Option<u32>), OpenErro
     Err(refused.map_or(OpenError::NoProgram, |error| explain_program("loading the XDP program", &error)))
 }
 
-fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, OpenError> {
+pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, OpenError> {
     let program = ebpf.program_mut(name).ok_or_else(|| OpenError::kernel("reading the object", format!("no program {name}")))?;
     program.try_into().map_err(|error: ProgramError| OpenError::kernel(format!("reading program {name}"), error))
 }
@@ -381,98 +386,6 @@ fn raise_memory_limit() {
     }
 }
 
-/// Attaches the program to an interface, or switches the link that is there already.
-pub fn attach(loaded: &mut Loaded, directory: &Path, name: &str, mode: XdpMode) -> Result<(Attached, Option<String>), OpenError> {
-    let index = nix::net::if_::if_nametoindex(name).map_err(|_| OpenError::NoInterface { name: name.to_owned() })?;
-    let links = directory.join(LINKS);
-    fs::create_dir_all(&links).map_err(|error| no_bpffs(directory, &error))?;
-    for (attached_mode, aya_mode) in [(AttachedMode::Native, AyaMode::Driver), (AttachedMode::Generic, AyaMode::Skb)] {
-        let pin = links.join(pin_name(attached_mode, index));
-        if !pin.exists() {
-            continue;
-        }
-        let wrong_mode = matches!((mode, aya_mode), (XdpMode::Native, AyaMode::Skb) | (XdpMode::Generic, AyaMode::Driver));
-        if !wrong_mode && switch(loaded, &pin).is_ok() {
-            return Ok((Attached { name: name.to_owned(), index, mode: attached_mode }, None));
-        }
-        // Another mode is wanted, or the interface went away and another one has its index now.
-        remove(&pin).map_err(|error| OpenError::kernel(format!("removing {}", pin.display()), error))?;
-    }
-    let attached = |mode| Attached { name: name.to_owned(), index, mode };
-    match mode {
-        XdpMode::Native => {
-            new_link(loaded, &links, name, index, AttachedMode::Native).map(|()| (attached(AttachedMode::Native), None))
-        }
-        XdpMode::Generic => {
-            new_link(loaded, &links, name, index, AttachedMode::Generic).map(|()| (attached(AttachedMode::Generic), None))
-        }
-        XdpMode::Auto => match new_link(loaded, &links, name, index, AttachedMode::Native) {
-            Ok(()) => Ok((attached(AttachedMode::Native), None)),
-            Err(OpenError::NoNative { why, .. }) => {
-                new_link(loaded, &links, name, index, AttachedMode::Generic)?;
-                let warning = format!("interface {name} has no native XDP ({why}); attached in generic mode, which is slower");
-                Ok((attached(AttachedMode::Generic), Some(warning)))
-            }
-            Err(error) => Err(error),
-        },
-    }
-}
-
-/// Whether a data plane with this pin directory was attached to the interface.
-#[must_use]
-pub fn is_pinned(directory: &Path, index: u32) -> bool {
-    let links = directory.join(LINKS);
-    [AttachedMode::Native, AttachedMode::Generic].into_iter().any(|mode| links.join(pin_name(mode, index)).exists())
-}
-
-fn pin_name(mode: AttachedMode, index: u32) -> String {
-    match mode {
-        AttachedMode::Native => format!("native-{index}"),
-        AttachedMode::Generic => format!("generic-{index}"),
-    }
-}
-
-fn switch(loaded: &mut Loaded, pin: &Path) -> Result<(), OpenError> {
-    let failed = |why: String| OpenError::kernel(format!("switching the link {}", pin.display()), why);
-    let link = PinnedLink::from_pin(pin).map_err(|error| failed(error.to_string()))?;
-    let link = XdpLink::try_from(FdLink::from(link)).map_err(|error: LinkError| failed(error.to_string()))?;
-    let program = loaded.program;
-    xdp(&mut loaded.ebpf, program)?.attach_to_link(link).map(drop).map_err(|error| failed(error.to_string()))
-}
-
-fn new_link(loaded: &mut Loaded, links: &Path, name: &str, index: u32, mode: AttachedMode) -> Result<(), OpenError> {
-    let program = loaded.program;
-    let program = xdp(&mut loaded.ebpf, program)?;
-    let aya_mode = match mode {
-        AttachedMode::Native => AyaMode::Driver,
-        AttachedMode::Generic => AyaMode::Skb,
-    };
-    let id = program.attach_to_if_index(index, aya_mode).map_err(|error| explain_attach(name, mode, &error))?;
-    let failed = |why: String| OpenError::kernel(format!("keeping the program on {name}"), why);
-    let link = program.take_link(id).map_err(|error| failed(error.to_string()))?;
-    let link =
-        FdLink::try_from(link).map_err(|_| failed("the kernel has no links for XDP; it has to be 5.9 or later".to_owned()))?;
-    // The pin keeps the link when the agent ends; the file descriptor may go.
-    link.pin(links.join(pin_name(mode, index))).map(drop).map_err(|error| failed(error.to_string()))
-}
-
-/// Takes the program off the interfaces that aren't among these.
-pub fn detach_others(directory: &Path, keep: &[Attached]) -> io::Result<()> {
-    let keep: Vec<String> = keep.iter().map(|attached| pin_name(attached.mode, attached.index)).collect();
-    let links = match fs::read_dir(directory.join(LINKS)) {
-        Ok(links) => links,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for link in links {
-        let link = link?;
-        if !keep.iter().any(|name| link.file_name() == name.as_str()) {
-            fs::remove_file(link.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Removes what an agent that doesn't run any more has left; `false`: there is nothing.
 ///
 /// # Errors
@@ -503,7 +416,7 @@ pub fn unpin(directory: &Path) -> Result<(), ApplyError> {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -511,7 +424,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn no_bpffs(directory: &Path, error: &io::Error) -> OpenError {
+pub(super) fn no_bpffs(directory: &Path, error: &io::Error) -> OpenError {
     if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() {
         return OpenError::NotPermitted;
     }
@@ -536,16 +449,6 @@ fn explain_program(tried: &str, error: &ProgramError) -> OpenError {
     OpenError::kernel(tried, chain(error))
 }
 
-fn explain_attach(name: &str, mode: AttachedMode, error: &ProgramError) -> OpenError {
-    let name = name.to_owned();
-    match root_cause(error).and_then(io::Error::raw_os_error) {
-        Some(libc::EBUSY | libc::EEXIST) => OpenError::Taken { name },
-        Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted,
-        _ if mode == AttachedMode::Native => OpenError::NoNative { name, why: chain(error) },
-        _ => OpenError::kernel(format!("attaching to {name}"), chain(error)),
-    }
-}
-
 fn is_bpffs(directory: &Path) -> bool {
     nix::sys::statfs::statfs(directory).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
 }
@@ -555,7 +458,7 @@ fn permission(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The operating system's error at the bottom of a chain.
-fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+pub(super) fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
     let mut cause = Some(error);
     let mut found = None;
     while let Some(error) = cause {
@@ -566,7 +469,7 @@ fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io
 }
 
 /// All of an error's causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,6 +4,7 @@
 //! memory, seldom a system call. One task of the agent owns it.
 
 mod apply;
+mod attach;
 mod clock;
 mod destinations;
 pub mod fake;

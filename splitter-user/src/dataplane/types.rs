@@ -104,6 +104,17 @@ pub enum ApplyError {
         /// The configuration's key.
         key: &'static str,
     },
+    /// More NAT addresses than there are slots for.
+    #[error(
+        "{needed} NAT addresses are needed, and the data plane was made for {room}; name those to use in `addresses` of [nat], then `splitter detach` and \
+         start the agent again"
+    )]
+    NoNat {
+        /// How many are wanted, those of earlier ways included.
+        needed: usize,
+        /// How many there is room for.
+        room: usize,
+    },
     /// A backend is reached by an interface that the program isn't attached to.
     #[error(
         "backend {backend} is reached by {interface}, which isn't among the agent's interfaces, so its replies would pass by; add it to `interfaces`"

@@ -93,7 +93,7 @@ impl Frame {
     pub fn line(&self) -> String {
         let sum = |number: fn(&Row) -> u64| self.rows.iter().map(number).sum::<u64>();
         format!(
-            " {:>6.1} s   {}: canary got {}, {} new/s, {} failed, {} long-lived",
+            " {:>6.1} s   {}, got {}: {} new/s, {} failed, {} long-lived",
             self.at.as_secs_f64(),
             self.asked,
             percent(part(self.canary, self.connections)),

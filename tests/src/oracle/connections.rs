@@ -22,7 +22,7 @@ pub(super) struct Connection {
     pub nat: Option<SocketAddr>,
     /// Where its replies go.
     pub way_back: WayBack,
-    /// A FIN or RST was seen.
+    /// A FIN or RST was seen, or a flip has ended it.
     pub closing: bool,
     /// It may have been forgotten.
     pub doubtful: bool,

@@ -110,7 +110,10 @@ impl Oracle {
         }
         match effect {
             Effect::Nothing => {}
-            Effect::Doubted(id) => self.connections.get_mut(id).doubtful = true,
+            Effect::Doubted(id) => {
+                let connection = self.connections.get_mut(id);
+                (connection.doubtful, connection.closing) = (true, true);
+            }
             Effect::Forgotten(id) => self.connections.forget(id),
             Effect::Passed { id, closing } => self.connections.get_mut(id).passed(closing),
             Effect::Opened { service: index, client, backend, placed, way_back } => {

@@ -22,6 +22,11 @@ pub const CLIENT_MAC: Mac = Mac::local(0xc1);
 pub const BACKEND_MAC: Mac = Mac::local(0xb1);
 
 impl<'a> Play<'a> {
+    /// The data plane itself.
+    pub const fn dataplane(&mut self) -> &mut splitter_user::dataplane::kernel::KernelDataplane {
+        self.rig.dataplane()
+    }
+
     /// A play on a rig that was opened for this world.
     #[must_use]
     pub fn new(rig: &'a mut Rig, world: World) -> Self {

@@ -180,30 +180,6 @@ proptest! {
     }
 }
 
-/// `cargo test --release -p splitter-tests -- --ignored --nocapture fast_enough`
-#[test]
-#[ignore = "a measurement: of use in a release build on a quiet machine"]
-fn the_generator_and_the_oracle_are_fast_enough() {
-    const FRAMES: usize = 500_000;
-    let mut generator = Generator::new(Scenario::from(&world()), 1);
-    let mut oracle = Oracle::new(world());
-    let (mut generating, mut judging) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-    for pick in 0..FRAMES {
-        let start = std::time::Instant::now();
-        let frame = generator.next(oracle.knowledge());
-        generating += start.elapsed();
-        let performed = oracle.perform(&oracle.expect(&frame.bytes, frame.ingress), pick * 7919);
-        let start = std::time::Instant::now();
-        oracle.judge(&frame.bytes, frame.ingress, &performed.observed()).expect("it did what was expected");
-        judging += start.elapsed();
-    }
-    let rate = |time: std::time::Duration| {
-        u64::try_from(FRAMES).expect("fits") * 1_000_000 / u64::try_from(time.as_micros()).expect("fits")
-    };
-    println!("{} frames generated, {} judged a second; {} connections", rate(generating), rate(judging), oracle.connections());
-    assert!(rate(generating) >= 200_000 && rate(judging) >= 100_000);
-}
-
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address with a port")
 }
