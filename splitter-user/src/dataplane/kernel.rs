@@ -18,6 +18,7 @@ use splitter_ebpf::{
     hash::Hash,
     maglev,
     reason::{Drop, REASONS, Refuse, Skip},
+    tcp::{SlotWord, State as TcpState},
 };
 
 use super::{
@@ -36,7 +37,7 @@ pub use super::{
 };
 use crate::{
     config::{Config, Nat, Tables, XdpMode},
-    model::{Existing, Mode, Weight},
+    model::{Existing, Mode, Protocol, Weight},
 };
 
 /// What a data plane is made of.
@@ -306,11 +307,16 @@ impl KernelDataplane {
         let maps = &self.loaded.maps;
         let settings = maps.settings.read(0);
         let flow = flow.of_service(service.number);
+        // A client that comes back from the port of a TCP connection that is over begins a new one.
+        let tcp = key.protocol == Protocol::Tcp;
         match mode {
             Mode::Dsr => {
                 let (first, second) = affinity::buckets(flow, settings.affinity_mask);
                 let find = |bucket: u32| affinity::find(maps.affinity.bucket(bucket as usize), flow);
                 let (_, word) = find(first).or_else(|| find(second))?;
+                if tcp && word.state() == Some(affinity::State::Closing) {
+                    return None;
+                }
                 let backend = word.value();
                 self.backends_of(key).any(|(_, known)| known.number == backend).then_some(backend)
             }
@@ -319,7 +325,8 @@ impl KernelDataplane {
                 let find = |bucket: u32| affinity::find(maps.nat_affinity.bucket(bucket as usize), flow);
                 let (_, word): (usize, Word) = find(first).or_else(|| find(second))?;
                 let slot = maps.slots.read(word.value() as usize);
-                let same = slot.word.load() != 0
+                let state = SlotWord(slot.word.load()).state()?;
+                let same = !(tcp && state == TcpState::Closing)
                     && slot.client == client
                     && u16::from_ne_bytes(slot.client_port) == port
                     && u32::from(slot.service) == service.number;

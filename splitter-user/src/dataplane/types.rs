@@ -249,7 +249,7 @@ pub struct TableUse {
 /// What would become of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explained {
-    /// The connection is known, and stays with this backend (and isn't reset).
+    /// The connection is known, and stays with this backend (and isn't reset). One of TCP that is over doesn't count: its client would begin a new one.
     pub known: Option<SocketAddr>,
     /// The connection is known, its backend is a canary, and the flip resets it.
     pub reset: bool,
