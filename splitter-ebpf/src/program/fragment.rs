@@ -2,8 +2,8 @@
 
 use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::Settings,
-    affinity::{State, Word},
+    abi::{BUCKET, Settings},
+    affinity::{self, State, Word},
     hash::{self, Hash},
     header::Packet,
     reason::Skip,
@@ -44,9 +44,12 @@ extern "C" fn splitter_remember(direction: u32, value: u32) -> u32 {
         _ => TO_CLIENT,
     };
     let hash = datagram(settings, packet);
-    if let Some(cell) = maps::fragment(hash.slot()) {
-        // SAFETY: the lookup gave a pointer into the map; a word is written whole.
-        unsafe { cell.write_volatile(Word::new(hash, value, direction, maps::now(settings)).0) };
+    if let Some(bucket) = maps::fragments(hash.slot()) {
+        // A queue: the newest in front, where the search begins, and the oldest of eight falls out.
+        for way in (1..BUCKET).rev() {
+            bucket.words[way].store(bucket.words[way - 1].load());
+        }
+        bucket.words[0].store(Word::new(hash, value, direction, maps::now(settings)).0);
     }
     0
 }
@@ -82,10 +85,10 @@ fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Result<Exit, Stop> {
 fn follow<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settings, packet: &Packet) -> Result<Exit, Stop> {
     let unknown = Stop::Skip(Skip::FragmentUnknown);
     let hash = datagram(settings, packet);
-    let Some(cell) = maps::fragment(hash.slot()) else { return Err(unknown) };
-    // SAFETY: the lookup gave a pointer into the map; a word is read whole.
-    let word = Word(unsafe { cell.read_volatile() });
-    if !word.is(hash) || word.stamp().age(maps::now(settings)) > REMEMBERED {
+    let Some((_, word)) = maps::fragments(hash.slot()).and_then(|bucket| affinity::find(bucket, hash)) else {
+        return Err(unknown);
+    };
+    if word.stamp().age(maps::now(settings)) > REMEMBERED {
         return Err(unknown);
     }
     let direction = word.state();

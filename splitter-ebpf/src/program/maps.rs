@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use splitter_ebpf::{
     abi::{
-        self, Backend, BackendCounters, Bucket, DESTINATIONS as DESTINATION_COUNT, FRAGMENTS as FRAGMENT_COUNT, Identity,
+        self, BUCKET, Backend, BackendCounters, Bucket, DESTINATIONS as DESTINATION_COUNT, FRAGMENTS as FRAGMENT_COUNT, Identity,
         KIND_NAT, KIND_SERVICE, MaglevLine, Nat, NatCursor, NetworkKey, ReasonCounters, RefusalBudget, Service, ServiceCounters,
         Settings, Slot, TraceFilter,
     },
@@ -70,9 +70,9 @@ static NAT_AFFINITY: Array<Bucket> = Array::pinned(1, MMAP);
 #[map]
 static SLOTS: Array<Slot> = Array::pinned(1, MMAP);
 
-/// First fragments seen, one word each, direct-mapped. Written and read by the program alone.
+/// First fragments seen, eight to a bucket, the newest in front. Written and read by the program alone.
 #[map]
-static FRAGMENTS: Array<u64> = Array::pinned(FRAGMENT_COUNT, MMAP);
+static FRAGMENTS: Array<Bucket> = Array::pinned(FRAGMENT_COUNT / BUCKET as u32, MMAP);
 
 /// Per CPU and NAT address: where to look for the next free port. Each CPU its own.
 #[map]
@@ -323,10 +323,10 @@ pub fn slot_mut(index: u32) -> Option<*mut Slot> {
     SLOTS.get_ptr_mut(index)
 }
 
-/// The word of a remembered first fragment.
+/// A bucket of remembered first fragments.
 #[inline(always)]
-pub fn fragment(index: u32) -> Option<*mut u64> {
-    FRAGMENTS.get_ptr_mut(index & (FRAGMENT_COUNT - 1))
+pub fn fragments(index: u32) -> Option<&'static Bucket> {
+    FRAGMENTS.get(index & (FRAGMENT_COUNT / BUCKET as u32 - 1))
 }
 
 /// This CPU's place in a NAT address's range.
