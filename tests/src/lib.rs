@@ -1,5 +1,6 @@
 //! What Splitter's integration tests stand on.
 
+pub mod bench;
 pub mod demo;
 pub mod lab;
 pub mod node;

@@ -1,0 +1,9 @@
+//! `cargo xtask bench`: what a packet costs, what goes through the wire beside the peers, and what grows with what.
+//!
+//! [`cost`] runs the program that ships frame by frame, [`wire`] sends real traffic through namespaces, [`scale`] makes things many. Each gives rows of
+//! [`report`].
+
+pub mod cost;
+pub mod report;
+pub mod scale;
+pub mod wire;
