@@ -1,5 +1,7 @@
 //! Addresses of both families as one type.
 
+use crate::header::Family;
+
 /// 128 bits in the machine's order as loaded from network order; IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2), so that one comparison
 /// and one hash serve both families. Tells nothing about the family: whoever must know, keeps it beside.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -27,6 +29,13 @@ impl Address {
     #[must_use]
     pub const fn to_v4_word(self) -> u32 {
         (self.low >> 32) as u32
+    }
+
+    /// Whether this is another address of the same family. (Where the family is known to be IPv4, half a comparison will do.)
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, other: Self, family: Family) -> bool {
+        self.low == other.low && (matches!(family, Family::V4) || self.high == other.high)
     }
 
     /// From an IPv4 address's octets.

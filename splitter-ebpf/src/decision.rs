@@ -37,7 +37,13 @@ impl Subject {
     #[inline(always)]
     #[must_use]
     pub fn of(number: u32, service: &Service) -> Self {
-        let control = service.control();
+        Self::under(number, service, service.control())
+    }
+
+    /// As the service stands under this steering word, which was read from it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn under(number: u32, service: &Service, control: Control) -> Self {
         // Written out, not indexed, so that the verifier has no variable offset to follow.
         let tables = if control.generation() == 0 { service.tables[0] } else { service.tables[1] };
         Self { number, seed: service.seed, flags: service.flags, control, tables }

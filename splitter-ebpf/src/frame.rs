@@ -45,11 +45,11 @@ impl Frame for Octets<'_> {
 /// A 16-bit field in network order, as a number.
 #[inline(always)]
 #[must_use]
-pub(crate) fn be16<const N: usize>(header: &[u8; N], at: usize) -> u16 {
-    u16::from_be(load16(header, at))
+pub(crate) fn be16<const AT: usize, const N: usize>(header: &[u8; N]) -> u16 {
+    u16::from_be(load16::<AT, N>(header))
 }
 
-pub(crate) use fields::{load16, load32, load64, store16, store32, store64};
+pub use fields::{load16, load32, load64, store16, store32, store64};
 
 /// Fields of headers as loaded and stored by the machine, that is, in network order.
 #[cfg(not(target_arch = "bpf"))]
@@ -57,14 +57,18 @@ mod fields {
     macro_rules! fields {
         ($($integer:ident: $load:ident, $store:ident;)+) => { $(
             #[must_use]
-            pub(crate) fn $load<const N: usize>(header: &[u8; N], at: usize) -> $integer {
+            #[doc = concat!("Reads a `", stringify!($integer), "` at a fixed place of a header.")]
+            pub fn $load<const AT: usize, const N: usize>(header: &[u8; N]) -> $integer {
+                const { assert!(AT + size_of::<$integer>() <= N) };
                 let mut octets = [0; size_of::<$integer>()];
-                octets.copy_from_slice(&header[at..at + size_of::<$integer>()]);
+                octets.copy_from_slice(&header[AT..AT + size_of::<$integer>()]);
                 $integer::from_ne_bytes(octets)
             }
 
-            pub(crate) fn $store<const N: usize>(header: &mut [u8; N], at: usize, value: $integer) {
-                header[at..at + size_of::<$integer>()].copy_from_slice(&value.to_ne_bytes());
+            #[doc = concat!("Writes a `", stringify!($integer), "` at a fixed place of a header.")]
+            pub fn $store<const AT: usize, const N: usize>(header: &mut [u8; N], value: $integer) {
+                const { assert!(AT + size_of::<$integer>() <= N) };
+                header[AT..AT + size_of::<$integer>()].copy_from_slice(&value.to_ne_bytes());
             }
         )+ };
     }
@@ -83,30 +87,36 @@ mod fields {
         ($($integer:ident $c:literal: $load:ident, $store:ident;)+) => { $(
             #[inline(always)]
             #[must_use]
-            pub(crate) fn $load<const N: usize>(header: &[u8; N], at: usize) -> $integer {
-                assert!(at + size_of::<$integer>() <= N);
+            #[doc = concat!("Reads a `", stringify!($integer), "` at a fixed place of a header.")]
+            pub fn $load<const AT: usize, const N: usize>(header: &[u8; N]) -> $integer {
+                const { assert!(AT + size_of::<$integer>() <= N) };
                 let value: u64;
                 // SAFETY: the octets lie inside the array that the reference is of, as just asserted.
                 unsafe {
                     asm!(
-                        concat!("{value} = *(", $c, " *)({address} + 0)"),
+                        concat!("{value} = *(", $c, " *)({address} + {at})"),
                         value = out(reg) value,
-                        address = in(reg) header.as_ptr().add(at),
+                        address = in(reg) header.as_ptr(),
+                        at = const AT,
                         options(pure, readonly, nostack)
                     );
                 }
+                // SAFETY: the instruction fills the register's upper bits with zeros (RFC 9669, 5.2); LLVM, which can't see that, needn't clear them again.
+                unsafe { core::hint::assert_unchecked(value <= $integer::MAX as u64) };
                 value as $integer
             }
 
             #[inline(always)]
-            pub(crate) fn $store<const N: usize>(header: &mut [u8; N], at: usize, value: $integer) {
-                assert!(at + size_of::<$integer>() <= N);
+            #[doc = concat!("Writes a `", stringify!($integer), "` at a fixed place of a header.")]
+            pub fn $store<const AT: usize, const N: usize>(header: &mut [u8; N], value: $integer) {
+                const { assert!(AT + size_of::<$integer>() <= N) };
                 // SAFETY: the octets lie inside the array that the reference is of, as just asserted, and nobody else has one.
                 unsafe {
                     asm!(
-                        concat!("*(", $c, " *)({address} + 0) = {value}"),
+                        concat!("*(", $c, " *)({address} + {at}) = {value}"),
                         value = in(reg) value as u64,
-                        address = in(reg) header.as_mut_ptr().add(at),
+                        address = in(reg) header.as_mut_ptr(),
+                        at = const AT,
                         options(nostack)
                     );
                 }

@@ -30,8 +30,8 @@ pub mod protocol {
     pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 }
 
-const ETHERTYPE_IPV4: u16 = EtherType::Ipv4 as u16;
-const ETHERTYPE_IPV6: u16 = EtherType::Ipv6 as u16;
+pub(crate) const ETHERTYPE_IPV4: u16 = EtherType::Ipv4 as u16;
+pub(crate) const ETHERTYPE_IPV6: u16 = EtherType::Ipv6 as u16;
 const ETHERTYPE_8021Q: u16 = EtherType::Ieee8021q as u16;
 const ETHERTYPE_8021AD: u16 = EtherType::Ieee8021ad as u16;
 
@@ -115,7 +115,7 @@ pub struct Packet {
 #[inline(always)]
 pub fn decode(frame: &impl Frame) -> Result<Packet, Skip> {
     let ethernet: &[u8; ETHERNET] = frame.get(0).ok_or(Skip::TruncatedEthernet)?;
-    let mut ethertype = load16(ethernet, 12);
+    let mut ethertype = load16::<12, _>(ethernet);
     let mut network = ETHERNET;
     let mut tags = 0;
     if is_tag(ethertype) {
@@ -139,12 +139,12 @@ const fn is_tag(ethertype: u16) -> bool {
 #[inline(always)]
 fn untag(frame: &impl Frame) -> Result<(u16, usize, u32), Skip> {
     let first: &[u8; TAG] = frame.get(ETHERNET).ok_or(Skip::TruncatedVlan)?;
-    let ethertype = load16(first, 2);
+    let ethertype = load16::<2, _>(first);
     if !is_tag(ethertype) {
         return Ok((ethertype, ETHERNET + TAG, 1));
     }
     let second: &[u8; TAG] = frame.get(ETHERNET + TAG).ok_or(Skip::TruncatedVlan)?;
-    let ethertype = load16(second, 2);
+    let ethertype = load16::<2, _>(second);
     if is_tag(ethertype) {
         return Err(Skip::TooManyVlanTags);
     }
@@ -155,11 +155,11 @@ fn untag(frame: &impl Frame) -> Result<(u16, usize, u32), Skip> {
 fn ipv4(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
     let ip: &[u8; IPV4] = frame.get(network).ok_or(Skip::TruncatedIpv4)?;
     let header = usize::from(ip[0] & 0x0f) * 4;
-    let length = usize::from(be16(ip, 2));
+    let length = usize::from(be16::<2, _>(ip));
     if ip[0] >> 4 != 4 || header < IPV4 || length < header || !frame.holds(network + length) {
         return Err(Skip::BadIpv4Header);
     }
-    let word = be16(ip, 6);
+    let word = be16::<6, _>(ip);
     let (more, offset) = (word & 0x2000 != 0, usize::from(word & 0x1fff) * 8);
     let fragment = match (more, offset) {
         (false, 0) => Fragment::Whole,
@@ -170,9 +170,9 @@ fn ipv4(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
         return Err(Skip::BadFragment);
     }
     let packet = Packet {
-        source: Address::v4_word(load32(ip, 12)),
-        destination: Address::v4_word(load32(ip, 16)),
-        identification: u32::from(load16(ip, 4)),
+        source: Address::v4_word(load32::<12, _>(ip)),
+        destination: Address::v4_word(load32::<16, _>(ip)),
+        identification: u32::from(load16::<4, _>(ip)),
         length: length as u32,
         network: network as u32,
         transport: (network + header) as u32,
@@ -194,13 +194,13 @@ fn ipv4(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
 #[inline(always)]
 fn ipv6(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
     let ip: &[u8; IPV6] = frame.get(network).ok_or(Skip::TruncatedIpv6)?;
-    let payload = usize::from(be16(ip, 4));
+    let payload = usize::from(be16::<4, _>(ip));
     if ip[0] >> 4 != 6 || !frame.holds(network + IPV6 + payload) {
         return Err(Skip::BadIpv6Header);
     }
     let mut packet = Packet {
-        source: Address { high: load64(ip, 8), low: load64(ip, 16) },
-        destination: Address { high: load64(ip, 24), low: load64(ip, 32) },
+        source: Address { high: load64::<8, _>(ip), low: load64::<16, _>(ip) },
+        destination: Address { high: load64::<24, _>(ip), low: load64::<32, _>(ip) },
         identification: 0,
         length: (IPV6 + payload) as u32,
         network: network as u32,
@@ -263,9 +263,9 @@ fn extensions(frame: &impl Frame, packet: &Packet) -> Result<Chain, Skip> {
                 return Err(Skip::BadFragment);
             }
             fragmented = true;
-            let word = be16(header, 2);
+            let word = be16::<2, _>(header);
             let offset = usize::from(word & 0xfff8);
-            identification = load32(header, 4);
+            identification = load32::<4, _>(header);
             if offset != 0 {
                 if offset + (end - at - 8) > 65_535 {
                     return Err(Skip::BadFragment);
@@ -320,8 +320,8 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             if header < TCP || header > room {
                 return Err(Skip::BadTcpHeader);
             }
-            packet.source_port = load16(tcp, 0);
-            packet.destination_port = load16(tcp, 2);
+            packet.source_port = load16::<0, _>(tcp);
+            packet.destination_port = load16::<2, _>(tcp);
             packet.flags = tcp[13];
         }
         protocol::UDP => {
@@ -329,12 +329,12 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
                 return Err(Skip::TruncatedUdp);
             }
             let udp: &[u8; UDP] = frame.get(at).ok_or(Skip::TruncatedUdp)?;
-            let length = usize::from(be16(udp, 4));
+            let length = usize::from(be16::<4, _>(udp));
             if length < UDP || length > room && matches!(packet.fragment, Fragment::Whole) {
                 return Err(Skip::BadUdpHeader);
             }
-            packet.source_port = load16(udp, 0);
-            packet.destination_port = load16(udp, 2);
+            packet.source_port = load16::<0, _>(udp);
+            packet.destination_port = load16::<2, _>(udp);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             if !matches!(packet.fragment, Fragment::Whole) {

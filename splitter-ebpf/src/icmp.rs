@@ -74,11 +74,11 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
             if ip[0] >> 4 != 4 || header < IPV4 {
                 return Err(cut);
             }
-            if be16(ip, 6) & 0x1fff != 0 {
+            if be16::<6, _>(ip) & 0x1fff != 0 {
                 return Err(Skip::IcmpUnrelated);
             }
-            let source = Address::v4_word(load32(ip, 12));
-            let destination = Address::v4_word(load32(ip, 16));
+            let source = Address::v4_word(load32::<12, _>(ip));
+            let destination = Address::v4_word(load32::<16, _>(ip));
             (source, destination, ip[9], at + header)
         }
         Family::V6 => {
@@ -95,14 +95,14 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
                     return Err(cut);
                 }
                 let fragment: &[u8; 8] = frame.get(transport).ok_or(cut)?;
-                if be16(fragment, 2) & 0xfff8 != 0 {
+                if be16::<2, _>(fragment) & 0xfff8 != 0 {
                     return Err(Skip::IcmpUnrelated);
                 }
                 next = fragment[0];
                 transport += 8;
             }
-            let source = Address { high: load64(ip, 8), low: load64(ip, 16) };
-            let destination = Address { high: load64(ip, 24), low: load64(ip, 32) };
+            let source = Address { high: load64::<8, _>(ip), low: load64::<16, _>(ip) };
+            let destination = Address { high: load64::<24, _>(ip), low: load64::<32, _>(ip) };
             (source, destination, next, transport)
         }
     };
@@ -114,8 +114,8 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
     }
     let ports: &[u8; 4] = frame.get(transport).ok_or(cut)?;
     Ok(Quote {
-        source: End { address: source, port: load16(ports, 0) },
-        destination: End { address: destination, port: load16(ports, 2) },
+        source: End { address: source, port: load16::<0, _>(ports) },
+        destination: End { address: destination, port: load16::<2, _>(ports) },
         network: at as u32,
         transport: transport as u32,
         room: (end - transport) as u32,
@@ -157,19 +157,19 @@ pub fn translate(frame: &mut impl Frame, packet: &Packet, quote: &Quote, to: &Tr
     match packet.family {
         Family::V4 => {
             let ip: &mut [u8; 20] = frame.get_mut(at).ok_or(OutOfFrame)?;
-            let old = load16(ip, 10);
+            let old = load16::<10, _>(ip);
             let new = addresses.update(old);
-            store16(ip, 10, new);
-            store32(ip, 12, to.quoted_source.address.to_v4_word());
-            store32(ip, 16, to.quoted_destination.address.to_v4_word());
+            store16::<10, _>(ip, new);
+            store32::<12, _>(ip, to.quoted_source.address.to_v4_word());
+            store32::<16, _>(ip, to.quoted_destination.address.to_v4_word());
             message = message.word(old, new);
         }
         Family::V6 => {
             let ip: &mut [u8; 40] = frame.get_mut(at).ok_or(OutOfFrame)?;
-            store64(ip, 8, to.quoted_source.address.high);
-            store64(ip, 16, to.quoted_source.address.low);
-            store64(ip, 24, to.quoted_destination.address.high);
-            store64(ip, 32, to.quoted_destination.address.low);
+            store64::<8, _>(ip, to.quoted_source.address.high);
+            store64::<16, _>(ip, to.quoted_source.address.low);
+            store64::<24, _>(ip, to.quoted_destination.address.high);
+            store64::<32, _>(ip, to.quoted_destination.address.low);
             // ICMPv6 sums a pseudo header too (RFC 4443, 2.3), and so covers the outer addresses.
             message = message.and(outer);
         }
@@ -177,8 +177,8 @@ pub fn translate(frame: &mut impl Frame, packet: &Packet, quote: &Quote, to: &Tr
 
     let at = quote.transport as usize;
     let head: &mut [u8; 4] = frame.get_mut(at).ok_or(OutOfFrame)?;
-    store16(head, 0, to.quoted_source.port);
-    store16(head, 2, to.quoted_destination.port);
+    store16::<0, _>(head, to.quoted_source.port);
+    store16::<2, _>(head, to.quoted_destination.port);
     let (checksum_at, is_udp) = if quote.protocol == protocol::UDP { (6, true) } else { (16, false) };
     if quote.room >= checksum_at + 2 {
         let field: &mut [u8; 2] = frame.get_mut(at + checksum_at as usize).ok_or(OutOfFrame)?;

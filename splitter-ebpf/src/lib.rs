@@ -5,6 +5,7 @@
 //! | [`abi`] | what lies in the maps, octet by octet |
 //! | [`frame`] | how a frame is read and written, by the kernel's pointers or by a slice |
 //! | [`header`] | what a frame says: addresses, ports, flags, fragment, where things begin |
+//! | [`usual`] | the same of the usual packet, sooner |
 //! | [`address`], [`hash`] | a client's place in hash space |
 //! | [`decision`]: [`cohort`], [`maglev`] | which cohort, which backend in it, and why |
 //! | [`affinity`] | the connections that are known |
@@ -36,3 +37,4 @@ pub mod stamp;
 pub mod tcp;
 #[cfg(test)]
 mod testing;
+pub mod usual;

@@ -1,9 +1,10 @@
 //! What is written into a forwarded packet.
 
 use crate::{
+    abi::Macs,
     address::Address,
     checksum::Delta,
-    frame::{Frame, load16, store16, store32, store64},
+    frame::{Frame, load16, load32, store16, store32, store64},
     header::{ETHERNET, Family, Fragment, Packet, protocol},
 };
 
@@ -39,6 +40,13 @@ impl Deltas {
         let transport = network.word(old.0.port, new.0.port).word(old.1.port, new.1.port);
         Self { network, transport }
     }
+
+    /// Of the way back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self { network: self.network.reversed(), transport: self.transport.reversed() }
+    }
 }
 
 /// Writes both MAC addresses.
@@ -46,12 +54,22 @@ impl Deltas {
 /// # Errors
 /// See [`OutOfFrame`].
 #[inline(always)]
-pub fn macs(frame: &mut impl Frame, destination: [u8; 6], source: [u8; 6]) -> Result<(), OutOfFrame> {
+pub fn macs(frame: &mut impl Frame, macs: Macs) -> Result<(), OutOfFrame> {
     let ethernet: &mut [u8; 12] = frame.get_mut(0).ok_or(OutOfFrame)?;
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
-    store64(ethernet, 0, u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
-    store32(ethernet, 8, u32::from_ne_bytes([i, j, k, l]));
+    store32::<0, _>(ethernet, macs.0[0]);
+    store32::<4, _>(ethernet, macs.0[1]);
+    store32::<8, _>(ethernet, macs.0[2]);
     Ok(())
+}
+
+/// Both MAC addresses.
+///
+/// # Errors
+/// See [`OutOfFrame`].
+#[inline(always)]
+pub fn macs_of(frame: &impl Frame) -> Result<Macs, OutOfFrame> {
+    let ethernet: &[u8; 12] = frame.get(0).ok_or(OutOfFrame)?;
+    Ok(Macs([load32::<0, _>(ethernet), load32::<4, _>(ethernet), load32::<8, _>(ethernet)]))
 }
 
 /// Writes both ends, takes one from TTL or hop limit, and brings the checksums after.
@@ -84,18 +102,18 @@ pub fn network(
         Family::V4 => {
             let ip: &mut [u8; 20] = frame.get_mut(at).ok_or(OutOfFrame)?;
             ip[8] = packet.ttl.wrapping_sub(1);
-            let checksum = delta.and(Delta::TTL).update(load16(ip, 10));
-            store16(ip, 10, checksum);
-            store32(ip, 12, source.to_v4_word());
-            store32(ip, 16, destination.to_v4_word());
+            let checksum = delta.and(Delta::TTL).update(load16::<10, _>(ip));
+            store16::<10, _>(ip, checksum);
+            store32::<12, _>(ip, source.to_v4_word());
+            store32::<16, _>(ip, destination.to_v4_word());
         }
         Family::V6 => {
             let ip: &mut [u8; 40] = frame.get_mut(at).ok_or(OutOfFrame)?;
             ip[7] = packet.ttl.wrapping_sub(1);
-            store64(ip, 8, source.high);
-            store64(ip, 16, source.low);
-            store64(ip, 24, destination.high);
-            store64(ip, 32, destination.low);
+            store64::<8, _>(ip, source.high);
+            store64::<16, _>(ip, source.low);
+            store64::<24, _>(ip, destination.high);
+            store64::<32, _>(ip, destination.low);
         }
     }
     Ok(())
@@ -116,16 +134,16 @@ fn transport(
 ) -> Result<(), OutOfFrame> {
     if protocol == protocol::TCP {
         let tcp: &mut [u8; 18] = frame.get_mut(at).ok_or(OutOfFrame)?;
-        store16(tcp, 0, source_port);
-        store16(tcp, 2, destination_port);
-        let checksum = delta.update(load16(tcp, 16));
-        store16(tcp, 16, checksum);
+        store16::<0, _>(tcp, source_port);
+        store16::<2, _>(tcp, destination_port);
+        let checksum = delta.update(load16::<16, _>(tcp));
+        store16::<16, _>(tcp, checksum);
     } else {
         let udp: &mut [u8; 8] = frame.get_mut(at).ok_or(OutOfFrame)?;
-        store16(udp, 0, source_port);
-        store16(udp, 2, destination_port);
-        let checksum = udp_checksum(load16(udp, 6), delta);
-        store16(udp, 6, checksum);
+        store16::<0, _>(udp, source_port);
+        store16::<2, _>(udp, destination_port);
+        let checksum = udp_checksum(load16::<6, _>(udp), delta);
+        store16::<6, _>(udp, checksum);
     }
     Ok(())
 }
@@ -254,14 +272,14 @@ mod tests {
         // Of a TCI, the VLAN ID alone is taken.
         vlan(&mut octets, 1, 0xe123).expect("inside the frame");
         assert_eq!(tags(&octets, 2), [[0xf1, 0x2c], [0x31, 0x23]]);
-        macs(&mut octets, [1; 6], [2; 6]).expect("inside the frame");
+        macs(&mut octets, Macs::new([1; 6], [2; 6])).expect("inside the frame");
         assert_eq!(octets.0[..12], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
     }
 
     #[test]
     fn what_lies_outside_of_the_frame_is_not_written() {
         let mut short = [0; 11];
-        assert_eq!(macs(&mut Octets(&mut short), [1; 6], [2; 6]), Err(OutOfFrame));
+        assert_eq!(macs(&mut Octets(&mut short), Macs::new([1; 6], [2; 6])), Err(OutOfFrame));
         assert_eq!(vlan(&mut Octets(&mut short), 0, 1), Err(OutOfFrame));
         assert_eq!(short, [0; 11]);
     }

@@ -33,6 +33,13 @@ pub const fn opens(flags: u8) -> bool {
     flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN
 }
 
+/// Whether a segment with these flags neither opens nor ends anything.
+#[inline(always)]
+#[must_use]
+pub const fn goes_on(flags: u8) -> bool {
+    flags & (flag::SYN | flag::RST | flag::FIN) == 0
+}
+
 /// How far a connection in a slot has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

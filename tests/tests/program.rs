@@ -464,8 +464,15 @@ fn an_answer_for_which_the_driver_leaves_no_room_is_dropped_and_counted() -> Res
 fn the_verifier_walks_no_more_than_the_page_says() -> Result<()> {
     play(plain(), |play| {
         let kernel = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-        for (multi_buffer, name) in [(true, "splitter_frags"), (false, "splitter")] {
-            let info = play.rig().dataplane().program(multi_buffer)?.info()?;
+        for (multi_buffer, any, name) in [
+            (true, false, "splitter_frags"),
+            (true, true, "splitter_any_frags"),
+            (false, false, "splitter"),
+            (false, true, "splitter_any"),
+        ] {
+            let dataplane = play.rig().dataplane();
+            let program = if any { dataplane.program_for_any(multi_buffer)? } else { dataplane.program(multi_buffer)? };
+            let info = program.info()?;
             let verified = info.verified_instruction_count().context("the kernel doesn't tell (it has to be 5.16 or later)")?;
             println!("{name}: {verified} instructions verified on Linux {kernel}");
             ensure!(verified < 500_000, "{name}: {verified}");

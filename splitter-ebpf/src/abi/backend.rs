@@ -3,14 +3,34 @@
 use super::{SharedWord, assert_layout};
 use crate::address::Address;
 
+/// Both addresses of an Ethernet header, as they stand in it: destination, then source. In words as loaded, as which they are copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Macs(pub [u32; 3]);
+
+impl Macs {
+    /// From a destination and a source.
+    #[must_use]
+    pub const fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
+        Self([u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])])
+    }
+
+    /// Of the way back: destination and source exchanged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        let Self([first, second, third]) = self;
+        Self([second >> 16 | third << 16, third >> 16 | first << 16, first >> 16 | second << 16])
+    }
+}
+
 /// How frames reach a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Way {
-    /// The next hop's MAC address.
-    pub destination_mac: [u8; 6],
-    /// The MAC address of the interface that frames leave by.
-    pub source_mac: [u8; 6],
+    /// The next hop's MAC address, and that of the interface that frames leave by.
+    pub macs: Macs,
     /// That interface's index in its network namespace; 0: no way is known.
     pub interface: u32,
 }
@@ -46,15 +66,26 @@ impl Backend {
     /// The way in force and its VLAN ID (0: none), once it's known.
     #[inline(always)]
     #[must_use]
-    pub fn way(&self) -> Option<(Way, u16)> {
+    pub fn way(&self) -> Option<(&Way, u16)> {
         let selected = self.selected.load();
         // Written out, not indexed: a variable index into a map value is one more bound for the verifier to track.
-        let way = if selected & 1 == 0 { self.ways[0] } else { self.ways[1] };
+        let way = if selected & 1 == 0 { &self.ways[0] } else { &self.ways[1] };
         let vlan = (selected >> 16) as u16 & 0xfff;
         if way.interface == 0 { None } else { Some((way, vlan)) }
     }
 }
 
-assert_layout!(Way, size 16, destination_mac @ 0, source_mac @ 6, interface @ 12);
+assert_layout!(Way, size 16, macs @ 0, interface @ 12);
 assert_layout!(Backend, size 64, address @ 0, ways @ 16, selected @ 48, port @ 56, service @ 58, cohort @ 60, in_use @ 61,
     nat_first @ 62, nat_count @ 63);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_has_its_ends_exchanged() {
+        let (one, other) = ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
+        assert_eq!(Macs::new(one, other).reversed(), Macs::new(other, one));
+    }
+}

@@ -1,7 +1,7 @@
 //! What a packet's destination is to us: a service, an address of ours that replies come to, or nothing.
 
 use super::{DESTINATIONS, assert_layout};
-use crate::address::Address;
+use crate::{address::Address, header::Family};
 
 /// [`Destination::kind`]: an empty entry.
 pub const KIND_FREE: u8 = 0;
@@ -25,24 +25,41 @@ pub struct Destination {
     pub family: u8,
     /// `KIND_*`.
     pub kind: u8,
+    /// Non-zero: a key whose first place this is lies at its second one. Where it's zero, nobody need look there.
+    pub overflow: u8,
     /// Zero.
-    pub _pad0: [u8; 3],
+    pub _pad0: [u8; 2],
     /// By `kind`.
     pub index: u32,
     /// Zero.
     pub _pad1: u32,
 }
 
+impl Destination {
+    /// Whether this is the entry of a key, all of it as loaded from a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, address: Address, port: u16, protocol: u8, family: Family) -> bool {
+        let [low, high] = self.port;
+        let tail = u32::from_ne_bytes([low, high, self.protocol, self.family]);
+        let wanted = port as u32 | (protocol as u32) << 16 | (family as u32) << 24;
+        self.address.is(address, family) && tail == wanted
+    }
+}
+
 /// The two entries where a key may lie, within one generation. The agent picks a seed with which every key finds a place.
+///
+/// Two multiplicative hashes (Dietzfelbinger et al., "A reliable randomized algorithm for the closest-pair problem", 1997), each with its own odd
+/// multiplier out of the seed: the first place, where most keys lie, takes one multiplication.
 #[inline(always)]
 #[must_use]
 pub const fn destination_indexes(seed: u64, address: Address, port: u16, protocol: u8) -> (u32, u32) {
-    let mut hash = address.low ^ seed ^ port as u64 ^ (protocol as u64) << 16;
-    hash = (hash ^ address.high.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let mask = DESTINATIONS - 1;
-    ((hash >> 44) as u32 & mask, (hash >> 20) as u32 & mask)
+    let key = address.low ^ address.high.rotate_left(23) ^ port as u64 ^ (protocol as u64) << 16;
+    let shift = 64 - DESTINATIONS.ilog2();
+    let first = key.wrapping_mul(seed | 1) >> shift;
+    let second = key.wrapping_mul(seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15 | 1) >> shift;
+    (first as u32, second as u32)
 }
 
-assert_layout!(Destination, size 32, address @ 0, port @ 16, protocol @ 18, family @ 19, kind @ 20, index @ 24);
+assert_layout!(Destination, size 32, address @ 0, port @ 16, protocol @ 18, family @ 19, kind @ 20, overflow @ 21, index @ 24);
 const _: () = assert!(DESTINATIONS.is_power_of_two());

@@ -14,7 +14,7 @@ mod settings;
 mod shared;
 mod slot;
 
-pub use backend::{Backend, Way};
+pub use backend::{Backend, Macs, Way};
 pub use counters::{BackendCounters, ReasonCounters, ServiceCounters};
 pub use destination::{Destination, KIND_FREE, KIND_NAT, KIND_SERVICE, destination_indexes};
 pub use service::{Control, Service, Table, flags};
@@ -23,7 +23,7 @@ pub use shared::SharedWord;
 pub use slot::{Bucket, MaglevLine, Slot};
 
 /// The version of everything in this module. Checked when an agent adopts pinned maps.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Entries in one generation of the destination table.
 pub const DESTINATIONS: u32 = 16_384;

@@ -86,6 +86,13 @@ impl Control {
         self.0 & Self::TRACE != 0
     }
 
+    /// Something is to be done beyond forwarding: connections are reset, or decisions reported.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_special(self) -> bool {
+        self.0 & (Self::RESET | Self::TRACE) != 0
+    }
+
     /// The same with another threshold.
     #[must_use]
     pub const fn with_threshold(self, threshold: u64) -> Self {

@@ -37,8 +37,10 @@ pub struct Settings {
     pub stamp_shift: u32,
     /// NAT addresses per CPU in the cursors' map.
     pub nats: u32,
+    /// Ports of the NAT range that each CPU hands out.
+    pub nat_share: u32,
     /// Zero.
-    pub _pad: [u32; 6],
+    pub _pad: [u32; 5],
 }
 
 impl Settings {
@@ -61,6 +63,15 @@ pub struct Nat {
     pub first_slot: u32,
     /// Zero.
     pub _pad: [u8; 12],
+}
+
+impl Nat {
+    /// The slot of the first TCP port of a NAT address, by its number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first_slot(number: u32, nat_count: u16) -> u32 {
+        number.wrapping_mul(2 * nat_count as u32)
+    }
 }
 
 /// Where a CPU goes on looking for a free port.
@@ -116,7 +127,7 @@ pub mod verdict {
 
 assert_layout!(Identity, size 8, abi_version @ 0, adoptions @ 4);
 assert_layout!(Settings, size 64, destinations @ 0, nat_low @ 8, nat_count @ 10, cpus @ 12, affinity_mask @ 16, nat_mask @ 20,
-    services @ 24, backends @ 28, stamp_shift @ 32, nats @ 36);
+    services @ 24, backends @ 28, stamp_shift @ 32, nats @ 36, nat_share @ 40);
 assert_layout!(Nat, size 32, address @ 0, first_slot @ 16);
 assert_layout!(TraceFilter, size 32, address @ 0, mask @ 16);
 assert_layout!(RefusalBudget, size 8, stamp @ 0, sent @ 4);

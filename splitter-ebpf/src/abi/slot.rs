@@ -1,6 +1,6 @@
 //! Connections.
 
-use super::{BUCKET, MAGLEV_LINE, SharedWord, assert_layout};
+use super::{BUCKET, MAGLEV_LINE, Macs, SharedWord, assert_layout};
 use crate::address::Address;
 
 /// A bucket of an affinity table: a cache line of words, see [`crate::affinity`].
@@ -37,10 +37,8 @@ pub struct Slot {
     pub service: u16,
     /// Its NAT address's number.
     pub nat: u16,
-    /// The opening packet's source MAC: replies go there.
-    pub client_mac: [u8; 6],
-    /// Its destination MAC: replies come from there.
-    pub node_mac: [u8; 6],
+    /// Of replies: the opening packet's, exchanged.
+    pub macs: Macs,
     /// Its VLAN tags' TCIs in network order, outermost first.
     pub tags: [[u8; 2]; 2],
     /// How many it had.
@@ -51,8 +49,8 @@ pub struct Slot {
     pub network_delta: u16,
     /// What it adds to a transport checksum for addresses and ports.
     pub transport_delta: u16,
-    /// Zero.
-    pub _pad1: u16,
+    /// Its port of the NAT address, in network order.
+    pub nat_port: [u8; 2],
     /// Its place in the affinity table: `bucket · 8 + way`.
     pub home: u32,
 }
@@ -60,4 +58,4 @@ pub struct Slot {
 assert_layout!(Bucket, size 64, words @ 0);
 assert_layout!(MaglevLine, size 64, backends @ 0);
 assert_layout!(Slot, size 64, word @ 0, interface @ 8, client_port @ 12, backend @ 14, client @ 16, service @ 32, nat @ 34,
-    client_mac @ 36, node_mac @ 42, tags @ 48, tag_count @ 52, network_delta @ 54, transport_delta @ 56, home @ 60);
+    macs @ 36, tags @ 48, tag_count @ 52, network_delta @ 54, transport_delta @ 56, nat_port @ 58, home @ 60);

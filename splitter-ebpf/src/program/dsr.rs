@@ -2,11 +2,11 @@
 
 use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{BUCKET, Backend, Service, Settings, flags},
+    abi::{BUCKET, Backend, Control, Service, Settings, flags},
     affinity::{self, State, Word},
-    frame::Frame,
+    frame::{Frame, Octets},
     hash::{self, Hash},
-    header::{Fragment, Packet},
+    header::{Fragment, Packet, protocol},
     reason::{Drop, Refuse, Skip},
     tcp,
 };
@@ -70,6 +70,64 @@ pub fn forward<const FRAGS: bool>(
     }
     count::sent(settings, backend, packet.length);
     way_out.take(frame)
+}
+
+/// A usual packet from a client to a `dsr` service that does nothing special.
+#[inline(always)]
+pub fn usual(
+    head: &mut Octets,
+    settings: &'static Settings,
+    packet: &Packet,
+    number: u32,
+    service: &'static Service,
+    control: Control,
+) -> Option<Result<u32, Stop>> {
+    let udp = packet.protocol == protocol::UDP;
+    let flow = hash::client(service.seed, packet.source, packet.source_port);
+    let key = flow.of_service(number);
+    let (first, second) = affinity::buckets(key, settings.affinity_mask);
+    let first = maps::affinity(first)?;
+    let known = match affinity::find(first, key) {
+        Some((way, word)) => Some((&first.words[way], word)),
+        None => {
+            let second = maps::affinity(second)?;
+            affinity::find(second, key).map(|(way, word)| (&second.words[way], word))
+        }
+    };
+    let now = maps::now(settings);
+    let (backend, way_out) = match known {
+        Some((cell, word)) => {
+            let record = maps::backend(word.value())?;
+            let is_on_its_way = matches!(word.state(), Some(State::Established))
+                && u32::from(record.service) == number
+                && (udp || tcp::goes_on(packet.flags));
+            if !is_on_its_way {
+                return None;
+            }
+            let way_out = WayOut::untagged(record)?;
+            if word.stamp() != now {
+                // UDP: its next datagram may be another exchange.
+                if udp && word.stamp().age(now) > service.udp {
+                    return None;
+                }
+                cell.store(word.touched(State::Established, now).0);
+            }
+            (word.value(), way_out)
+        }
+        None => {
+            if !udp && !tcp::opens(packet.flags) {
+                return None;
+            }
+            let cell = affinity::free(first).map(|way| &first.words[way])?;
+            let (backend, record) = forward::choose_usual(packet, number, service, control, flow)?;
+            let way_out = WayOut::untagged(record)?;
+            cell.store(Word::new(key, backend, State::Embryonic, now).0);
+            count::opened(settings, backend);
+            (backend, way_out)
+        }
+    };
+    count::sent(settings, backend, packet.length);
+    Some(way_out.write(head))
 }
 
 /// What becomes of a known connection with a packet of its client.

@@ -1,9 +1,10 @@
 //! What both modes share: choosing a backend, and the way out.
 
 use splitter_ebpf::{
-    abi::{Backend, Service, Settings, Way},
+    abi::{Backend, Control, Service, Settings, Way},
     cohort::Rule,
     decision::{self, Subject},
+    frame::Frame,
     hash::Hash,
     header::Packet,
     reason::{Drop, Refuse, Skip},
@@ -37,16 +38,34 @@ pub fn choose(
     Ok((backend, record))
 }
 
+/// The same for a usual packet; `None` where there is more to it: networks, a cohort without backends.
+#[inline(always)]
+pub fn choose_usual(
+    packet: &Packet,
+    number: u32,
+    service: &Service,
+    control: Control,
+    flow: Hash,
+) -> Option<(u32, &'static Backend)> {
+    if control.has_networks() {
+        return None;
+    }
+    let decision = decision::decide(&maps::Maps, &Subject::under(number, service, control), packet.source, flow);
+    let (_, backend) = decision.backend?;
+    if matches!(decision.rule, Rule::Fallback) { None } else { maps::backend(backend).map(|record| (backend, record)) }
+}
+
 /// The way out to a backend, once it's clear that the frame can take it.
+#[derive(Clone, Copy)]
 pub struct WayOut {
-    way: Way,
+    way: &'static Way,
     vlan: u16,
 }
 
 impl WayOut {
     /// The way to a backend, for this frame. Nothing is written yet.
     #[inline(always)]
-    pub fn to<const FRAGS: bool>(frame: &Kernel<FRAGS>, packet: &Packet, backend: &Backend) -> Result<Self, Stop> {
+    pub fn to<const FRAGS: bool>(frame: &Kernel<FRAGS>, packet: &Packet, backend: &'static Backend) -> Result<Self, Stop> {
         let (way, vlan) = backend.way().ok_or(Drop::NoWay)?;
         let fits = match (vlan, packet.tags) {
             (0, 0) => true,
@@ -56,10 +75,26 @@ impl WayOut {
         if fits { Ok(Self { way, vlan }) } else { Err(Stop::Skip(Skip::VlanMismatch)) }
     }
 
+    /// The way to a backend that needs no VLAN, for a frame without tags.
+    #[inline(always)]
+    pub fn untagged(backend: &'static Backend) -> Option<Self> {
+        match backend.way() {
+            Some((way, 0)) => Some(Self { way, vlan: 0 }),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Writes the link layer of an untagged frame, and says by which interface it leaves.
+    #[inline(always)]
+    pub fn write(self, head: &mut impl Frame) -> Result<u32, Stop> {
+        rewrite::macs(head, self.way.macs)?;
+        Ok(self.way.interface)
+    }
+
     /// Writes the link layer, and says how the frame leaves.
     #[inline(always)]
     pub fn take<const FRAGS: bool>(self, frame: &mut Kernel<FRAGS>) -> Result<Exit, Stop> {
-        rewrite::macs(frame, self.way.destination_mac, self.way.source_mac)?;
+        rewrite::macs(frame, self.way.macs)?;
         if self.vlan != 0 {
             rewrite::vlan(frame, 0, self.vlan)?;
         }

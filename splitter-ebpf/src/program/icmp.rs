@@ -15,7 +15,7 @@ use super::{
     Exit, Stop, act, count, dsr,
     forward::WayOut,
     kernel::Kernel,
-    maps::{self, Destination},
+    maps,
     nat::{self, Connection},
     opening::{self, Not},
 };
@@ -73,13 +73,13 @@ fn find<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Result<u32, Not> {
         return Err(Not::from(Skip::IcmpUnrelated));
     }
     if maps::nat_port(settings, quote.source.port).is_some()
-        && let Some(Destination::Nat(nat)) = maps::destination(settings, quote.source.address, 0, 0, packet.family)
+        && let Some(nat) = maps::nat_at(settings, quote.source.address, packet.family)
         && let Some(connection) = nat::by_port(settings, nat, quote.source.port, quote.protocol, quote.destination)
     {
         return Ok(connection.index | TO_CLIENT);
     }
-    let found = maps::destination(settings, quote.source.address, quote.source.port, quote.protocol, packet.family);
-    let Some(Destination::Service(number, service)) = found else { return Err(Not::from(Skip::IcmpUnrelated)) };
+    let found = maps::service_at(settings, quote.source.address, quote.source.port, quote.protocol, packet.family);
+    let (number, service) = found.ok_or(Skip::IcmpUnrelated)?;
     let flow = hash::client(service.seed, quote.destination.address, quote.destination.port);
     if service.has(flags::NAT) {
         let connection = nat::connection_of(frame, settings, quote.destination, number, flow).ok_or(Skip::IcmpUnrelated)?;
@@ -119,7 +119,7 @@ fn to_backend<const FRAGS: bool>(
         return Err(Stop::Skip(Skip::TtlExpired));
     }
     let way_out = WayOut::to(frame, packet, connection.backend)?;
-    let (nat, backend) = (connection.nat_end(settings), connection.backend_end());
+    let (nat, backend) = (connection.nat_end(), connection.backend_end());
     let translation =
         Translation { source: nat.address, destination: backend.address, quoted_source: backend, quoted_destination: nat };
     count::sent(settings, u32::from(connection.slot.backend), packet.length);

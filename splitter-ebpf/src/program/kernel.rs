@@ -66,6 +66,12 @@ impl<const FRAGS: bool> Kernel<FRAGS> {
         if result == 0 { Ok(()) } else { Err(OutOfFrame) }
     }
 
+    /// Octets in the first piece.
+    #[inline(always)]
+    pub fn linear(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Octets of the whole frame.
     #[inline(always)]
     fn length(&self) -> i64 {

@@ -7,13 +7,13 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64},
     macros::map,
-    maps::{Array, LpmTrie, PerCpuArray, lpm_trie::Key},
+    maps::{Array, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
 use splitter_ebpf::{
     abi::{
         self, BUCKET, Backend, BackendCounters, Bucket, DESTINATIONS as DESTINATION_COUNT, FRAGMENTS as FRAGMENT_COUNT, Identity,
-        KIND_NAT, KIND_SERVICE, MaglevLine, Nat, NatCursor, NetworkKey, ReasonCounters, RefusalBudget, Service, ServiceCounters,
-        Settings, Slot, TraceFilter,
+        MaglevLine, Nat, NatCursor, NetworkKey, ReasonCounters, RefusalBudget, Service, ServiceCounters, Settings, Slot,
+        TraceFilter,
     },
     address::Address,
     decision::Lookup,
@@ -105,6 +105,23 @@ static REASON_COUNTERS: Array<ReasonCounters> = Array::pinned(1, MMAP);
 /// What the agent's sweep has counted, by backend: attempts that it found timed out. Written by the agent alone; here so that it outlives it.
 #[map]
 static SWEEP_COUNTERS: Array<BackendCounters> = Array::pinned(1, MMAP);
+
+/// The program for the packets that the attached one leaves: `splitter_any`. Written by each agent with its own. A tail call and not a function, so that each of
+/// the two has the whole stack, and the verifier looks at each by itself.
+#[map]
+static ANY: ProgramArray = ProgramArray::pinned(1, 0);
+
+/// The same for multi-buffer frames: `splitter_any_frags`. (The kernel wants all programs around one such array to be of one kind.)
+#[map]
+static ANY_FRAGS: ProgramArray = ProgramArray::pinned(1, 0);
+
+/// Leaves the frame to the program that takes every packet. Returns where there is none.
+#[inline(always)]
+pub fn leave_to_any<const FRAGS: bool>(frame: &Kernel<FRAGS>) {
+    let programs = if FRAGS { &ANY_FRAGS } else { &ANY };
+    // SAFETY: the other program begins with the context alone, and nothing here is left to be dropped.
+    unsafe { programs.tail_call(frame, 0) };
+}
 
 /// The packet that this CPU is at, for the subprograms. Written before one is called, read by it.
 #[map]
@@ -200,54 +217,57 @@ pub fn packet() -> Option<&'static Packet> {
     Some(unsafe { &*place })
 }
 
-/// What a destination is to us.
-pub enum Destination {
-    /// A service and its number.
-    Service(u32, &'static Service),
-    /// A NAT address.
-    Nat(&'static Nat),
-}
-
 /// The settings, once an agent has filled them in.
 #[inline(always)]
 pub fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0).filter(|settings| settings.cpus != 0)
 }
 
-/// What this destination is to us.
+/// A destination's entry.
 #[inline(always)]
-pub fn destination(settings: &Settings, address: Address, port: u16, protocol: u8, family: Family) -> Option<Destination> {
+fn entry(settings: &Settings, address: Address, port: u16, protocol: u8, family: Family) -> Option<&'static abi::Destination> {
     let word = settings.destinations.load();
     let first_of_generation = (word & 1) as u32 * DESTINATION_COUNT;
     let (first, second) = abi::destination_indexes(word >> 1, address, port, protocol);
-    let is_wanted = |entry: &abi::Destination| {
-        entry.address == address
-            && u16::from_ne_bytes(entry.port) == port
-            && entry.protocol == protocol
-            && entry.family == family as u8
-    };
-    let mut entry = DESTINATIONS.get(first_of_generation + first)?;
-    if !is_wanted(entry) {
-        entry = DESTINATIONS.get(first_of_generation + second)?;
-        if !is_wanted(entry) {
-            return None;
-        }
+    let entry = DESTINATIONS.get(first_of_generation + first)?;
+    if entry.is(address, port, protocol, family) {
+        return Some(entry);
     }
-    match entry.kind {
-        KIND_SERVICE => SERVICES.get(entry.index).map(|service| Destination::Service(entry.index, service)),
-        KIND_NAT => NATS.get(entry.index).map(Destination::Nat),
-        _ => None,
+    if entry.overflow == 0 {
+        return None;
     }
+    DESTINATIONS.get(first_of_generation + second).filter(|entry| entry.is(address, port, protocol, family))
 }
 
-/// The NAT address that a packet came to, if it came to one, within the range of ports.
+/// The settings, filled in or not.
 #[inline(always)]
-pub fn nat_address(settings: &Settings, packet: &Packet) -> Option<&'static Nat> {
-    nat_port(settings, packet.destination_port)?;
-    match destination(settings, packet.destination, 0, 0, packet.family) {
-        Some(Destination::Nat(nat)) => Some(nat),
-        Some(Destination::Service(..)) | None => None,
-    }
+pub fn settings_as_they_are() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
+/// The service at an address and port, and its number.
+#[inline(always)]
+pub fn service_at(
+    settings: &Settings,
+    address: Address,
+    port: u16,
+    protocol: u8,
+    family: Family,
+) -> Option<(u32, &'static Service)> {
+    let entry = entry(settings, address, port, protocol, family)?;
+    SERVICES.get(entry.index).map(|service| (entry.index, service))
+}
+
+/// The service that a packet goes to, and its number.
+#[inline(always)]
+pub fn service_of(settings: &Settings, packet: &Packet) -> Option<(u32, &'static Service)> {
+    service_at(settings, packet.destination, packet.destination_port, packet.protocol, packet.family)
+}
+
+/// The number of the NAT address that this is, if it is one.
+#[inline(always)]
+pub fn nat_at(settings: &Settings, address: Address, family: Family) -> Option<u32> {
+    entry(settings, address, 0, 0, family).map(|entry| entry.index)
 }
 
 /// How far into the NAT range a port (as loaded) is.

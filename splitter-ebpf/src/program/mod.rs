@@ -12,6 +12,7 @@ mod nat;
 mod opening;
 mod refuse;
 mod trace;
+mod usual;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -24,10 +25,7 @@ use splitter_ebpf::{
     reason::{Drop, Skip},
 };
 
-use self::{
-    kernel::{Kernel, redirect},
-    maps::Destination,
-};
+use self::kernel::{Kernel, redirect};
 
 /// How a packet leaves.
 enum Exit {
@@ -63,14 +61,30 @@ impl From<Drop> for Stop {
 
 /// Without multi-buffer frames, for kernels before 5.18 and drivers that have none.
 #[xdp]
+#[inline(always)]
 pub fn splitter(context: XdpContext) -> u32 {
     run(&mut Kernel::<false>::new(context.ctx))
 }
 
 /// With multi-buffer (jumbo) frames.
 #[xdp(frags)]
+#[inline(always)]
 pub fn splitter_frags(context: XdpContext) -> u32 {
     run(&mut Kernel::<true>::new(context.ctx))
+}
+
+/// Every packet that [`splitter`] leaves to it.
+#[xdp]
+#[inline(always)]
+pub fn splitter_any(context: XdpContext) -> u32 {
+    split_any(&mut Kernel::<false>::new(context.ctx))
+}
+
+/// Every packet that [`splitter_frags`] leaves to it.
+#[xdp(frags)]
+#[inline(always)]
+pub fn splitter_any_frags(context: XdpContext) -> u32 {
+    split_any(&mut Kernel::<true>::new(context.ctx))
 }
 
 /// Lets frames through: native XDP on a veth transmits only to an end that has a program itself.
@@ -85,8 +99,21 @@ pub fn splitter_clock(_context: XdpContext) -> u32 {
     maps::jiffies() as u32
 }
 
+/// The usual packet in one go, every other one by the program that takes them all.
 #[inline(always)]
 fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
+    match usual::split(frame) {
+        Some(outcome) => act(outcome),
+        None => {
+            maps::leave_to_any(frame);
+            // Nobody is there only before the agent has put it there.
+            act(Err(Stop::Skip(Skip::NotReady)))
+        }
+    }
+}
+
+#[inline(always)]
+fn split_any<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
     let outcome = match maps::settings() {
         Some(settings) => split(frame, settings),
         None => Err(Stop::Skip(Skip::NotReady)),
@@ -121,17 +148,13 @@ fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, settings: &'static Settin
     if matches!(packet.fragment, Fragment::Later) {
         return Ok(Exit::Said(fragment::call(frame)));
     }
-    if let Some(nat) = maps::nat_address(settings, &packet)
-        && let Some(reply) = nat::reply_of(settings, &packet, nat)
-    {
+    if let Some(reply) = nat::reply_of(settings, &packet) {
         return nat::reply(frame, settings, &packet, reply);
     }
-    match maps::destination(settings, packet.destination, packet.destination_port, packet.protocol, packet.family) {
-        Some(Destination::Service(number, service)) if service.has(flags::NAT) => {
-            nat::forward(frame, settings, &packet, number, service)
-        }
-        Some(Destination::Service(number, service)) => dsr::forward(frame, settings, &packet, number, service),
-        Some(Destination::Nat(_)) | None => Err(Stop::Skip(Skip::NotOurs)),
+    match maps::service_of(settings, &packet) {
+        Some((number, service)) if service.has(flags::NAT) => nat::forward(frame, settings, &packet, number, service),
+        Some((number, service)) => dsr::forward(frame, settings, &packet, number, service),
+        None => Err(Stop::Skip(Skip::NotOurs)),
     }
 }
 

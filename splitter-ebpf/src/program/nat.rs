@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{BUCKET, Backend, Nat, Service, Settings, Slot, flags},
+    abi::{BUCKET, Backend, Control, Nat, Service, Settings, Slot, flags},
     affinity::{self, State, Word, Yield},
     checksum::Delta,
-    frame::Frame,
+    frame::{Frame, Octets},
     hash::{self, Hash},
     header::{Fragment, Packet, protocol},
     reason::{Drop, Refuse, Skip},
@@ -69,11 +69,8 @@ impl Connection {
 
     /// Where the backend sees the connection come from.
     #[inline(always)]
-    pub fn nat_end(&self, settings: &Settings) -> End {
-        let udp = if self.service.has(flags::UDP) { u32::from(settings.nat_count) } else { 0 };
-        let offset = self.index.wrapping_sub(self.nat.first_slot).wrapping_sub(udp);
-        let port = (u32::from(settings.nat_low) + offset) as u16;
-        End { address: self.nat.address, port: port.to_be() }
+    pub fn nat_end(&self) -> End {
+        End { address: self.nat.address, port: u16::from_ne_bytes(self.slot.nat_port) }
     }
 
     /// The backend.
@@ -166,6 +163,94 @@ pub fn forward<const FRAGS: bool>(
         trace::decision(packet, flow, u32::from(connection.slot.backend));
     }
     toward_backend(frame, settings, packet, &connection, way_out)
+}
+
+/// A usual packet from a client to a `nat` service that does nothing special.
+#[inline(always)]
+pub fn usual(
+    head: &mut Octets,
+    settings: &'static Settings,
+    packet: &Packet,
+    number: u32,
+    service: &'static Service,
+    _control: Control,
+) -> Option<Result<u32, Stop>> {
+    if packet.ttl <= 1 {
+        return None;
+    }
+    let flow = hash::client(service.seed, packet.source, packet.source_port);
+    let key = flow.of_service(number);
+    let (first, second) = affinity::buckets(key, settings.nat_mask);
+    let first = maps::nat_affinity(first)?;
+    let known = match affinity::find(first, key) {
+        Some((_, word)) => Some(word.value()),
+        None => affinity::find(maps::nat_affinity(second)?, key).map(|(_, word)| word.value()),
+    };
+    let index = known?;
+    let slot = maps::slot(index)?;
+    let is_its_slot = slot.client.is(packet.source, packet.family)
+        && u16::from_ne_bytes(slot.client_port) == packet.source_port
+        && u32::from(slot.service) == number;
+    if !is_its_slot {
+        return None;
+    }
+    let touched = passes(settings, packet, service, slot)?;
+    let backend = maps::backend(u32::from(slot.backend))?;
+    let connection = Connection { index, slot, service, backend, nat: maps::nat(u32::from(slot.nat))? };
+    let way_out = WayOut::untagged(backend)?;
+    touched.store(slot);
+    count::sent(settings, u32::from(slot.backend), packet.length);
+    let (from, to) = (connection.nat_end(), connection.backend_end());
+    Some(rewrite::ends(head, packet, from, to, connection.deltas()).map_err(Stop::from).and_then(|()| way_out.write(head)))
+}
+
+/// A usual packet to one of this NAT address's ports.
+#[inline(always)]
+pub fn usual_reply(head: &mut Octets, settings: &'static Settings, packet: &Packet, nat: u32) -> Option<Result<u32, Stop>> {
+    let index = slot_at(settings, nat, packet.destination_port, packet.protocol)?;
+    let slot = maps::slot(index)?;
+    let service = maps::service(u32::from(slot.service))?;
+    let backend = maps::backend(u32::from(slot.backend))?;
+    let connection = Connection { index, slot, service, backend, nat: maps::nat(nat)? };
+    let is_reply = connection.backend_end() == End { address: packet.source, port: packet.source_port };
+    if !is_reply || packet.ttl <= 1 || slot.tag_count != 0 || service.control().is_special() {
+        return None;
+    }
+    passes(settings, packet, service, slot)?.store(slot);
+    count::received(settings, u32::from(slot.backend), packet.length);
+    let (from, to) = (connection.service_end(), connection.client());
+    let written =
+        rewrite::ends(head, packet, from, to, connection.deltas().reversed()).and_then(|()| rewrite::macs(head, slot.macs));
+    Some(written.map(|()| slot.interface).map_err(Stop::from))
+}
+
+/// A slot's word after a packet that changes nothing in it but the stamp.
+struct Touched {
+    before: SlotWord,
+    after: SlotWord,
+}
+
+impl Touched {
+    #[inline(always)]
+    fn store(&self, slot: &Slot) {
+        if self.after != self.before {
+            slot.word.store(self.after.0);
+        }
+    }
+}
+
+/// The word after this packet, if its connection is established and goes on.
+#[inline(always)]
+fn passes(settings: &Settings, packet: &Packet, service: &Service, slot: &Slot) -> Option<Touched> {
+    let udp = packet.protocol == protocol::UDP;
+    let before = SlotWord(slot.word.load());
+    let now = maps::now(settings);
+    let goes_on = if udp { before.stamp() == now || before.stamp().age(now) <= service.udp } else { tcp::goes_on(packet.flags) };
+    if goes_on && matches!(before.state(), Some(tcp::State::Established)) {
+        Some(Touched { before, after: before.touched(now) })
+    } else {
+        None
+    }
 }
 
 /// What becomes of a known connection with a packet of its client.
@@ -279,7 +364,7 @@ fn fill<const FRAGS: bool>(frame: &Kernel<FRAGS>, index: u32) -> Option<()> {
     let udp = service.has(flags::UDP);
     let flow = hash::client(service.seed, packet.source, packet.source_port);
 
-    let macs = *frame.get::<12>(0)?;
+    let macs = rewrite::macs_of(frame).ok()?;
     let tags = rewrite::tags(frame, packet.tags);
     let udp_offset = if udp { u32::from(settings.nat_count) } else { 0 };
     let port = (u32::from(settings.nat_low) + index.wrapping_sub(nat.first_slot).wrapping_sub(udp_offset)) as u16;
@@ -299,12 +384,12 @@ fn fill<const FRAGS: bool>(frame: &Kernel<FRAGS>, index: u32) -> Option<()> {
         (*slot).backend = backend as u16;
         (*slot).service = number as u16;
         (*slot).nat = nat_number as u16;
-        (*slot).node_mac.copy_from_slice(&macs[..6]);
-        (*slot).client_mac.copy_from_slice(&macs[6..]);
+        (*slot).macs = macs.reversed();
         (*slot).tags = tags;
         (*slot).tag_count = packet.tags as u8;
         (*slot).network_delta = deltas.network.fold();
         (*slot).transport_delta = deltas.transport.fold();
+        (*slot).nat_port = port.to_be_bytes();
         (*slot).home = place;
         (*slot).word.store(SlotWord::new(udp, maps::now(settings)).0);
     }
@@ -333,7 +418,7 @@ extern "C" fn splitter_nat_port(backend: u32, pick: u32) -> u32 {
     if record.nat_count == 0 {
         return NO_SLOT;
     }
-    let share = u32::from(settings.nat_count) / settings.cpus.max(1);
+    let share = settings.nat_share;
     if cpu >= settings.cpus || share == 0 {
         return NO_SLOT;
     }
@@ -441,24 +526,32 @@ pub fn toward_backend<const FRAGS: bool>(
     way_out: WayOut,
 ) -> Result<Exit, Stop> {
     count::sent(settings, u32::from(connection.slot.backend), packet.length);
-    rewrite::ends(frame, packet, connection.nat_end(settings), connection.backend_end(), connection.deltas())?;
+    rewrite::ends(frame, packet, connection.nat_end(), connection.backend_end(), connection.deltas())?;
     way_out.take(frame)
 }
 
-/// The connection that a packet to a NAT address answers.
+/// The connection that a packet answers, if it is a reply.
 #[inline(always)]
-pub fn reply_of(settings: &Settings, packet: &Packet, nat: &'static Nat) -> Option<Connection> {
+pub fn reply_of(settings: &Settings, packet: &Packet) -> Option<Connection> {
+    maps::nat_port(settings, packet.destination_port)?;
+    let nat = maps::nat_at(settings, packet.destination, packet.family)?;
     let source = End { address: packet.source, port: packet.source_port };
     by_port(settings, nat, packet.destination_port, packet.protocol, source)
 }
 
 /// The connection that has this port of a NAT address, if its backend is this one.
 #[inline(always)]
-pub fn by_port(settings: &Settings, nat: &Nat, port: u16, protocol: u8, backend: End) -> Option<Connection> {
-    let udp = if protocol == protocol::UDP { u32::from(settings.nat_count) } else { 0 };
-    let index = nat.first_slot + udp + maps::nat_port(settings, port)?;
+pub fn by_port(settings: &Settings, nat: u32, port: u16, protocol: u8, backend: End) -> Option<Connection> {
+    let index = slot_at(settings, nat, port, protocol)?;
     let connection = Connection::of(index, maps::slot(index)?)?;
     if connection.backend_end() == backend { Some(connection) } else { None }
+}
+
+/// The slot of a port (as loaded) of a NAT address.
+#[inline(always)]
+fn slot_at(settings: &Settings, nat: u32, port: u16, protocol: u8) -> Option<u32> {
+    let udp = if protocol == protocol::UDP { u32::from(settings.nat_count) } else { 0 };
+    Some(Nat::first_slot(nat, settings.nat_count) + udp + maps::nat_port(settings, port)?)
 }
 
 /// A reply.
@@ -498,9 +591,7 @@ pub fn toward_client<const FRAGS: bool>(
     connection: &Connection,
 ) -> Result<Exit, Stop> {
     count::received(settings, u32::from(connection.slot.backend), packet.length);
-    let there = connection.deltas();
-    let back = Deltas { network: there.network.reversed(), transport: there.transport.reversed() };
-    rewrite::ends(frame, packet, connection.service_end(), connection.client(), back)?;
+    rewrite::ends(frame, packet, connection.service_end(), connection.client(), connection.deltas().reversed())?;
     way_back(frame, connection)
 }
 
@@ -508,7 +599,7 @@ pub fn toward_client<const FRAGS: bool>(
 #[inline(always)]
 pub fn way_back<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, connection: &Connection) -> Result<Exit, Stop> {
     let slot = connection.slot;
-    rewrite::macs(frame, slot.client_mac, slot.node_mac)?;
+    rewrite::macs(frame, slot.macs)?;
     if slot.tag_count > 0 {
         rewrite::vlan(frame, 0, u16::from_be_bytes(slot.tags[0]))?;
     }

@@ -227,7 +227,7 @@ fn commit(dataplane: &mut KernelDataplane, wanted: &[WantedService], plan: Plan)
     let before = std::mem::replace(&mut dataplane.numbers, plan.numbers);
     let maps = &dataplane.loaded.maps;
     for (nat, number) in &dataplane.numbers.nats {
-        let first_slot = number * 2 * u32::from(maps.settings.read(0).nat_count);
+        let first_slot = Nat::first_slot(*number, maps.settings.read(0).nat_count);
         maps.nats.write(*number as usize, Nat { address: address(*nat), first_slot, ..Nat::default() });
     }
     for service in wanted {
@@ -299,7 +299,7 @@ fn write_backend(
 }
 
 fn abi_way(way: &Way) -> (abi::Way, u16) {
-    let record = abi::Way { destination_mac: way.destination_mac, source_mac: way.source_mac, interface: way.interface };
+    let record = abi::Way { macs: abi::Macs::new(way.destination_mac, way.source_mac), interface: way.interface };
     (record, way.vlan.unwrap_or(0))
 }
 

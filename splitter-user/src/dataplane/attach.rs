@@ -10,7 +10,7 @@ use aya::programs::{
 
 use super::{
     Attached, AttachedMode,
-    loader::{LINKS, Loaded, OpenError, chain, no_bpffs, remove, root_cause, xdp},
+    loader::{LINKS, Loaded, OpenError, chain, no_bpffs, remove, root_cause},
 };
 use crate::config::XdpMode;
 
@@ -69,13 +69,11 @@ fn switch(loaded: &mut Loaded, pin: &Path) -> Result<(), OpenError> {
     let failed = |why: String| OpenError::kernel(format!("switching the link {}", pin.display()), why);
     let link = PinnedLink::from_pin(pin).map_err(|error| failed(error.to_string()))?;
     let link = XdpLink::try_from(FdLink::from(link)).map_err(|error: LinkError| failed(error.to_string()))?;
-    let program = loaded.program;
-    xdp(&mut loaded.ebpf, program)?.attach_to_link(link).map(drop).map_err(|error| failed(error.to_string()))
+    loaded.attached()?.attach_to_link(link).map(drop).map_err(|error| failed(error.to_string()))
 }
 
 fn new_link(loaded: &mut Loaded, links: &Path, name: &str, index: u32, mode: AttachedMode) -> Result<(), OpenError> {
-    let program = loaded.program;
-    let program = xdp(&mut loaded.ebpf, program)?;
+    let program = loaded.attached()?;
     let aya_mode = match mode {
         AttachedMode::Native => AyaMode::Driver,
         AttachedMode::Generic => AyaMode::Skb,

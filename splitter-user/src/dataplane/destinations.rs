@@ -96,7 +96,16 @@ pub fn place(entries: &[Entry], seed: u64) -> Option<Vec<Destination>> {
             return None;
         }
     }
-    Some(table.into_iter().map(|entry| entry.map_or_else(Destination::default, Entry::record)).collect())
+    let mut records: Vec<_> = table.iter().map(|entry| entry.map_or_else(Destination::default, Entry::record)).collect();
+    for (at, entry) in table.iter().enumerate() {
+        if let Some((first, second)) = entry.map(|entry| entry.places(seed))
+            && first != second
+            && at == second as usize
+        {
+            records[first as usize].overflow = 1;
+        }
+    }
+    Some(records)
 }
 
 #[cfg(test)]
@@ -125,8 +134,10 @@ mod tests {
         entries.push(Entry::Nat(Ipv4Addr::new(10, 0, 0, 1).into(), 3));
         let (seed, table) = (1..100).find_map(|seed| Some((seed, place(&entries, seed)?))).expect("a seed that fits");
         for entry in entries {
+            // As the program looks: at the second place only where the first one says that it's worth it.
             let (first, second) = entry.places(seed);
-            assert!([first, second].iter().any(|at| table[*at as usize] == entry.record()), "{entry:?}");
+            let is_at = |at: u32| Destination { overflow: 0, ..table[at as usize] } == entry.record();
+            assert!(is_at(first) || table[first as usize].overflow != 0 && is_at(second), "{entry:?}");
         }
     }
 

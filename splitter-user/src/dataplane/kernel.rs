@@ -100,6 +100,7 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
             nat_low: options.nat.ports.low,
             nat_count: sizes.nat_ports as u16,
             cpus: sizes.cpus,
+            nat_share: sizes.nat_ports / sizes.cpus,
             affinity_mask: sizes.buckets - 1,
             nat_mask: sizes.buckets - 1,
             services: sizes.services,
@@ -208,7 +209,15 @@ impl KernelDataplane {
     /// # Errors
     /// The kernel refuses it.
     pub fn program(&mut self, multi_buffer: bool) -> Result<&Xdp, OpenError> {
-        self.loaded.program(multi_buffer)
+        self.loaded.program(multi_buffer, false)
+    }
+
+    /// The program that [`Self::program`] leaves all but the usual packet to.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn program_for_any(&mut self, multi_buffer: bool) -> Result<&Xdp, OpenError> {
+        self.loaded.program(multi_buffer, true)
     }
 
     fn service(&self, key: &ServiceKey) -> Result<&NumberedService, ApplyError> {

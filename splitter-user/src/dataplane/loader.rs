@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapData, MapError, lpm_trie::LpmTrie},
+    maps::{Map, MapData, MapError, ProgramArray, lpm_trie::LpmTrie},
     programs::{ProgramError, Xdp},
 };
 use nix::{
@@ -213,7 +213,7 @@ pub struct Loaded {
     /// Taken by whoever changes them.
     pub networks: Option<NetworksMap>,
     pub networks_room: usize,
-    pub program: &'static str,
+    pub program: &'static Pair,
     pub adopted: bool,
     pub verified: Option<u32>,
 }
@@ -221,8 +221,8 @@ pub struct Loaded {
 const MAPS: &str = "maps";
 const HALF_MADE: &str = "maps-half-made";
 pub(super) const LINKS: &str = "links";
-const MULTI_BUFFER: &str = "splitter_frags";
-const SINGLE_BUFFER: &str = "splitter";
+const MULTI_BUFFER: Pair = Pair { attached: "splitter_frags", any: "splitter_any_frags", place: "ANY_FRAGS" };
+const SINGLE_BUFFER: Pair = Pair { attached: "splitter", any: "splitter_any", place: "ANY" };
 const CLOCK: &str = "splitter_clock";
 
 /// Takes the pin directory, so that no second agent takes over a data plane that has one. A dead agent's hold on it goes with it.
@@ -285,17 +285,44 @@ fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfEr
     loader.load(object)
 }
 
-/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't.
-fn load_program(ebpf: &mut Ebpf) -> Result<(&'static str, Option<u32>), OpenError> {
+/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't. With it, how many instructions the verifier looked at.
+fn load_program(ebpf: &mut Ebpf) -> Result<(&'static Pair, Option<u32>), OpenError> {
     let mut refused = None;
-    for name in [MULTI_BUFFER, SINGLE_BUFFER] {
-        let program = xdp(ebpf, name)?;
-        match program.load() {
-            Ok(()) => return Ok((name, program.info().ok().and_then(|info| info.verified_instruction_count()))),
+    for pair in [&MULTI_BUFFER, &SINGLE_BUFFER] {
+        match pair.load(ebpf) {
+            Ok(verified) => return Ok((pair, verified)),
             Err(error) => refused = Some(error),
         }
     }
-    Err(refused.map_or(OpenError::NoProgram, |error| explain_program("loading the XDP program", &error)))
+    Err(refused.unwrap_or(OpenError::NoProgram))
+}
+
+/// Two programs: the one that is attached and takes the usual packet, and the one that it leaves all others to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pair {
+    attached: &'static str,
+    any: &'static str,
+    /// Where the first finds the second.
+    place: &'static str,
+}
+
+impl Pair {
+    /// Loads both, and lets the first find the second.
+    fn load(&self, ebpf: &mut Ebpf) -> Result<Option<u32>, OpenError> {
+        let mut verified = Some(0);
+        for name in [self.any, self.attached] {
+            let program = xdp(ebpf, name)?;
+            program.load().map_err(|error| explain_program(&format!("loading the XDP program {name}"), &error))?;
+            let instructions = program.info().ok().and_then(|info| info.verified_instruction_count());
+            verified = verified.zip(instructions).map(|(sum, more)| sum + more);
+        }
+        // The kernel forgets what is in the array when nobody holds it any more; it is pinned with the other maps.
+        let mut place = ProgramArray::try_from(take(ebpf, self.place)?)
+            .map_err(|error| OpenError::kernel(format!("opening {}", self.place), error))?;
+        let any = xdp(ebpf, self.any)?.fd().map_err(|error| explain_program("the XDP program's descriptor", &error))?;
+        place.set(0, any, 0).map_err(|error| OpenError::kernel(format!("filling in {}", self.place), error))?;
+        Ok(verified)
+    }
 }
 
 pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, OpenError> {
@@ -483,21 +510,26 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl Loaded {
-    /// The program that takes jumbo frames, or the one that doesn't. The one that isn't attached is loaded for the asking, on the same maps.
+    /// The program to attach.
+    pub fn attached(&mut self) -> Result<&mut Xdp, OpenError> {
+        xdp(&mut self.ebpf, self.program.attached)
+    }
+
+    /// The program that takes jumbo frames, or the one that doesn't; with `any`, the one that it leaves all but the usual packet to. What isn't attached is
+    /// loaded for the asking, on the same maps.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub fn program(&mut self, multi_buffer: bool) -> Result<&Xdp, OpenError> {
-        let name = if multi_buffer { MULTI_BUFFER } else { SINGLE_BUFFER };
-        let program = xdp(&mut self.ebpf, name)?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| explain_program("loading the XDP program", &error))?;
+    pub fn program(&mut self, multi_buffer: bool, any: bool) -> Result<&Xdp, OpenError> {
+        let pair = if multi_buffer { &MULTI_BUFFER } else { &SINGLE_BUFFER };
+        if xdp(&mut self.ebpf, pair.attached)?.fd().is_err() {
+            pair.load(&mut self.ebpf)?;
         }
-        Ok(program)
+        xdp(&mut self.ebpf, if any { pair.any } else { pair.attached }).map(|program| &*program)
     }
 
     /// Whether the program takes jumbo frames.
     pub fn is_multi_buffer(&self) -> bool {
-        self.program == MULTI_BUFFER
+        *self.program == MULTI_BUFFER
     }
 }

@@ -1,0 +1,72 @@
+//! The path of the usual packet of a known connection, and of the usual first one: no helper call but a redirect's, no subprogram, all in registers.
+//!
+//! It may only do sooner what the path for every packet does. Whatever it isn't sure of, it leaves to that one, before it has written anything: `None`.
+
+use splitter_ebpf::{
+    abi::{Settings, flags},
+    frame::{Frame, Octets},
+    header::{Packet, protocol},
+    reason::Skip,
+    usual::{self, Head},
+};
+
+use super::{Exit, Stop, dsr, forward::exit, kernel::Kernel, maps, nat};
+
+/// What becomes of the frame, if it's a usual one.
+#[inline(always)]
+pub fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Option<Result<Exit, Stop>> {
+    let settings = maps::settings_as_they_are()?;
+    let head = Head::of(frame)?;
+    // Four paths, each of which knows its kind, and so where everything lies.
+    if let Some(protocol) = head.protocol4() {
+        match protocol {
+            protocol::TCP => steer(frame, settings, usual::tcp4),
+            protocol::UDP => steer(frame, settings, usual::udp4),
+            _ => None,
+        }
+    } else {
+        match head.protocol6()? {
+            protocol::TCP => steer(frame, settings, usual::tcp6),
+            protocol::UDP => steer(frame, settings, usual::udp6),
+            _ => None,
+        }
+    }
+}
+
+#[inline(always)]
+fn steer<const FRAGS: bool, const N: usize>(
+    frame: &mut Kernel<FRAGS>,
+    settings: &'static Settings,
+    read: impl FnOnce(&[u8; N], usize) -> Option<Packet>,
+) -> Option<Result<Exit, Stop>> {
+    let linear = frame.linear();
+    // All headers in one piece that's asked for once.
+    let head: &mut [u8; N] = frame.get_mut(0)?;
+    let packet = read(head, linear)?;
+    match interface(&mut Octets(head), settings, &packet)? {
+        Ok(interface) => Some(Ok(exit(frame, interface))),
+        Err(stop) => Some(Err(stop)),
+    }
+}
+
+/// Rewrites the headers and says by which interface they leave.
+#[inline(always)]
+fn interface(head: &mut Octets, settings: &'static Settings, packet: &Packet) -> Option<Result<u32, Stop>> {
+    if maps::nat_port(settings, packet.destination_port).is_some()
+        && let Some(nat) = maps::nat_at(settings, packet.destination, packet.family)
+    {
+        return nat::usual_reply(head, settings, packet, nat);
+    }
+    let Some((number, service)) = maps::service_of(settings, packet) else {
+        // Before an agent has filled in the settings, nothing is found either, for another reason.
+        return if settings.cpus == 0 { None } else { Some(Err(Stop::Skip(Skip::NotOurs))) };
+    };
+    let control = service.control();
+    if control.is_special() {
+        None
+    } else if service.has(flags::NAT) {
+        nat::usual(head, settings, packet, number, service, control)
+    } else {
+        dsr::usual(head, settings, packet, number, service, control)
+    }
+}
