@@ -4,6 +4,8 @@
 //! [`report`].
 
 pub mod cost;
+pub mod options;
 pub mod report;
 pub mod scale;
+pub mod stats;
 pub mod wire;
