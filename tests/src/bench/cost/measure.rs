@@ -34,9 +34,6 @@ use crate::{
 /// Flows that there is room for in any case: those that take all ports of a CPU.
 const MOST_PORTS: usize = 64;
 
-/// Packets of each client after which its connection must be established.
-const PASSES: usize = 5;
-
 /// XDP actions.
 const PASS: u32 = 2;
 const TX: u32 = 3;
@@ -263,12 +260,7 @@ impl<'a> Session<'a> {
         if self.stage.mode == Mode::Nat {
             self.play(entry, &self.packets(&self.replies()?, SYN | ACK, does))?;
         }
-        // Where buckets are full, attempts push each other out until the others are established.
-        let packets = self.packets(&pairs, ACK, does);
-        for _ in 0..PASSES {
-            self.play(entry, &packets)?;
-        }
-        // One that finds all of its places taken by established ones goes by its hash alone (`dsr`), or is refused (`nat`).
+        // Where buckets are full, attempts push each other out: those that are left go on.
         let keys: BTreeMap<_, _> = self.world.services.iter().map(|service| (service.address, rig::key(service))).collect();
         let dataplane = self.rig.dataplane();
         pairs.retain(|(client, service)| {
@@ -277,8 +269,8 @@ impl<'a> Session<'a> {
         });
         ensure!(pairs.len() >= count, "{} of {count} connections are known", pairs.len());
         pairs.truncate(count);
-        // The last of them may have found their places with the last pass.
-        self.play(entry, &self.packets(&pairs, ACK, does))?;
+        let moved = self.play(entry, &self.packets(&pairs, ACK, does))?;
+        ensure!(moved.get("packets_to") == count as u64, "the second packets of {count} connections counted {moved}");
         Ok(pairs)
     }
 
