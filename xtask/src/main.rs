@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | demo | ci`.
+//! Splitter's own commands: `cargo xtask build | test | demo | bench | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -8,9 +8,10 @@
 //! | `build` | the steps of `cargo xtask build`, in order |
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
-//! | `demo` | `cargo xtask demo` |
+//! | `demo`, `bench` | `cargo xtask demo`, `cargo xtask bench` |
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
 mod library;
@@ -54,6 +55,11 @@ enum Task {
     /// Everything after `demo` goes to the demo itself: `cargo xtask demo --json result.json`;
     /// `cargo xtask demo -- --help` lists what it understands.
     Demo(demo::Options),
+    /// Measure what a packet costs, what goes through the wire beside the peers, and what grows with what (as root).
+    ///
+    /// Everything after `bench` goes to the bench itself: `cargo xtask bench --only cost --json
+    /// result.json`; `cargo xtask bench -- --help` lists what it understands.
+    Bench(bench::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -79,6 +85,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(options) => build::build(&workspace, options.profile()).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::test(&workspace, &options),
         Task::Demo(options) => demo::demo(&workspace, &options),
+        Task::Bench(options) => bench::bench(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }
