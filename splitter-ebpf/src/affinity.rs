@@ -96,10 +96,22 @@ pub const fn buckets(hash: Hash, mask: u32) -> (u32, u32) {
     (first, first ^ (((hash.0 >> TAG_SHIFT) as u32).wrapping_mul(0x5bd1_e995) >> 6 | 1) & mask)
 }
 
+/// The way of a bucket that a connection prefers. Few buckets are so full that it has to take another: where a processor guesses that it hasn't, it goes on
+/// with the next packet while this one's bucket is on its way from memory.
+#[inline(always)]
+const fn preferred(hash: Hash) -> usize {
+    (hash.0 >> 32) as usize & (BUCKET - 1)
+}
+
 /// Where in a bucket a connection lies, and its word, which was read once.
 #[inline(always)]
 #[must_use]
 pub fn find(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
+    let way = preferred(hash);
+    let word = Word(bucket.words[way].load());
+    if word.is(hash) {
+        return Some((way, word));
+    }
     for way in 0..BUCKET {
         let word = Word(bucket.words[way].load());
         if word.is(hash) {
@@ -109,10 +121,14 @@ pub fn find(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
     None
 }
 
-/// The first free place of a bucket.
+/// A free place of a bucket: the connection's preferred one, or else the first.
 #[inline(always)]
 #[must_use]
-pub fn free(bucket: &Bucket) -> Option<usize> {
+pub fn free(bucket: &Bucket, hash: Hash) -> Option<usize> {
+    let way = preferred(hash);
+    if bucket.words[way].load() == 0 {
+        return Some(way);
+    }
     (0..BUCKET).find(|way| bucket.words[*way].load() == 0)
 }
 
@@ -221,7 +237,10 @@ mod tests {
     fn a_free_word_is_nobodys() {
         assert!(!Word(0).is(Hash(0)));
         assert_eq!(find(&Bucket::default(), Hash(0)), None);
-        assert_eq!(free(&Bucket::default()), Some(0));
+        assert_eq!(free(&Bucket::default(), Hash(5 << 32)), Some(5));
+        let bucket = Bucket::default();
+        bucket.words[5].store(1);
+        assert_eq!(free(&bucket, Hash(5 << 32)), Some(0));
     }
 
     #[test]

@@ -26,10 +26,10 @@ pub fn limits(service: &Service) -> Limits {
 #[inline(always)]
 pub fn place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Settings, flow: Hash) -> Option<u32> {
     let (first, second) = affinity::buckets(flow, settings.affinity_mask);
-    if let Some(way) = affinity::free(maps::affinity(first)?) {
+    if let Some(way) = affinity::free(maps::affinity(first)?, flow) {
         return Some(number(first, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
-    if let Some(way) = affinity::free(maps::affinity(second)?) {
+    if let Some(way) = affinity::free(maps::affinity(second)?, flow) {
         return Some(number(second, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
     chosen(first, second, splitter_yielding(first, second))
@@ -39,10 +39,10 @@ pub fn place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Settin
 #[inline(always)]
 pub fn nat_place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Settings, flow: Hash) -> Option<u32> {
     let (first, second) = affinity::buckets(flow, settings.nat_mask);
-    if let Some(way) = affinity::free(maps::nat_affinity(first)?) {
+    if let Some(way) = affinity::free(maps::nat_affinity(first)?, flow) {
         return Some(number(first, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
-    if let Some(way) = affinity::free(maps::nat_affinity(second)?) {
+    if let Some(way) = affinity::free(maps::nat_affinity(second)?, flow) {
         return Some(number(second, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
     chosen(first, second, splitter_nat_yielding(first, second))

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{BUCKET, Backend, Control, Service, Settings, flags},
+    abi::{BUCKET, Backend, Service, Settings, flags},
     affinity::{self, State, Word},
     frame::{Frame, Octets},
     hash::{self, Hash},
@@ -19,6 +19,7 @@ use super::{
     maps,
     opening::{self, Not},
     refuse, trace,
+    usual::Asked,
 };
 
 /// A known connection: the place of its word, the word, and its backend.
@@ -74,14 +75,8 @@ pub fn forward<const FRAGS: bool>(
 
 /// A usual packet from a client to a `dsr` service that does nothing special.
 #[inline(always)]
-pub fn usual(
-    head: &mut Octets,
-    settings: &'static Settings,
-    packet: &Packet,
-    number: u32,
-    service: &'static Service,
-    control: Control,
-) -> Option<Result<u32, Stop>> {
+pub fn usual(head: &mut Octets, settings: &'static Settings, packet: &Packet, asked: &Asked) -> Option<Result<u32, Stop>> {
+    let &Asked { number, service, .. } = asked;
     let udp = packet.protocol == protocol::UDP;
     let flow = hash::client(service.seed, packet.source, packet.source_port);
     let key = flow.of_service(number);
@@ -118,8 +113,8 @@ pub fn usual(
             if !udp && !tcp::opens(packet.flags) {
                 return None;
             }
-            let cell = affinity::free(first).map(|way| &first.words[way])?;
-            let (backend, record) = forward::choose_usual(packet, number, service, control, flow)?;
+            let cell = affinity::free(first, key).map(|way| &first.words[way])?;
+            let (backend, record) = forward::choose_usual(packet, asked, flow)?;
             let way_out = WayOut::untagged(record)?;
             cell.store(Word::new(key, backend, State::Embryonic, now).0);
             count::opened(settings, backend);

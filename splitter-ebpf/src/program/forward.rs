@@ -1,7 +1,7 @@
 //! What both modes share: choosing a backend, and the way out.
 
 use splitter_ebpf::{
-    abi::{Backend, Control, Service, Settings, Way},
+    abi::{Backend, Service, Settings, Way},
     cohort::Rule,
     decision::{self, Subject},
     frame::Frame,
@@ -11,7 +11,7 @@ use splitter_ebpf::{
     rewrite::{self, OutOfFrame},
 };
 
-use super::{Exit, Stop, count, kernel::Kernel, maps};
+use super::{Exit, Stop, count, kernel::Kernel, maps, usual::Asked};
 
 impl From<OutOfFrame> for Stop {
     #[inline(always)]
@@ -40,17 +40,12 @@ pub fn choose(
 
 /// The same for a usual packet; `None` where there is more to it: networks, a cohort without backends.
 #[inline(always)]
-pub fn choose_usual(
-    packet: &Packet,
-    number: u32,
-    service: &Service,
-    control: Control,
-    flow: Hash,
-) -> Option<(u32, &'static Backend)> {
-    if control.has_networks() {
+pub fn choose_usual(packet: &Packet, asked: &Asked, flow: Hash) -> Option<(u32, &'static Backend)> {
+    if asked.control.has_networks() {
         return None;
     }
-    let decision = decision::decide(&maps::Maps, &Subject::under(number, service, control), packet.source, flow);
+    let subject = Subject::under(asked.number, asked.service, asked.control);
+    let decision = decision::decide(&maps::Maps, &subject, packet.source, flow);
     let (_, backend) = decision.backend?;
     if matches!(decision.rule, Rule::Fallback) { None } else { maps::backend(backend).map(|record| (backend, record)) }
 }

@@ -21,6 +21,19 @@ pub struct Kernel<const FRAGS: bool> {
     unknown: u64,
 }
 
+/// How a frame came.
+#[derive(Clone, Copy)]
+pub struct Arrival(*mut xdp_md);
+
+impl Arrival {
+    /// By which interface.
+    #[inline(always)]
+    pub fn interface(self) -> u32 {
+        // SAFETY: this is the pointer that the kernel called the program with; it is valid for the whole run.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+}
+
 impl<const FRAGS: bool> Kernel<FRAGS> {
     /// The frame of a program's context.
     #[inline(always)]
@@ -40,8 +53,13 @@ impl<const FRAGS: bool> Kernel<FRAGS> {
     /// The interface that it came by.
     #[inline(always)]
     pub fn interface(&self) -> u32 {
-        // SAFETY: `context` is the pointer that the kernel called the program with; it is valid for the whole run.
-        unsafe { (*self.context).ingress_ifindex }
+        self.arrival().interface()
+    }
+
+    /// How it came, to be asked while its octets are lent out.
+    #[inline(always)]
+    pub fn arrival(&self) -> Arrival {
+        Arrival(self.context)
     }
 
     /// Grows the frame at its front. What was read before is void.

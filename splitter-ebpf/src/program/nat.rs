@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{BUCKET, Backend, Control, Nat, Service, Settings, Slot, flags},
+    abi::{BUCKET, Backend, Macs, Nat, Service, Settings, Slot, flags},
     affinity::{self, State, Word, Yield},
     checksum::Delta,
     frame::{Frame, Octets},
@@ -17,10 +17,11 @@ use super::{
     Exit, Stop, connection, count,
     forward::{self, WayOut, exit},
     fragment,
-    kernel::{Kernel, forget},
+    kernel::{Arrival, Kernel, forget},
     maps::{self, Opening},
     opening::{self, Not},
     refuse, trace,
+    usual::Asked,
 };
 
 /// How many ports are looked at for a free one.
@@ -169,12 +170,12 @@ pub fn forward<const FRAGS: bool>(
 #[inline(always)]
 pub fn usual(
     head: &mut Octets,
+    arrival: Arrival,
     settings: &'static Settings,
     packet: &Packet,
-    number: u32,
-    service: &'static Service,
-    _control: Control,
+    asked: &Asked,
 ) -> Option<Result<u32, Stop>> {
+    let &Asked { number, service, .. } = asked;
     if packet.ttl <= 1 {
         return None;
     }
@@ -186,7 +187,10 @@ pub fn usual(
         Some((_, word)) => Some(word.value()),
         None => affinity::find(maps::nat_affinity(second)?, key).map(|(_, word)| word.value()),
     };
-    let index = known?;
+    let index = match known {
+        Some(index) => index,
+        None => open_usual(head, arrival, settings, packet, asked, flow)?,
+    };
     let slot = maps::slot(index)?;
     let is_its_slot = slot.client.is(packet.source, packet.family)
         && u16::from_ne_bytes(slot.client_port) == packet.source_port
@@ -194,14 +198,53 @@ pub fn usual(
     if !is_its_slot {
         return None;
     }
-    let touched = passes(settings, packet, service, slot)?;
     let backend = maps::backend(u32::from(slot.backend))?;
     let connection = Connection { index, slot, service, backend, nat: maps::nat(u32::from(slot.nat))? };
     let way_out = WayOut::untagged(backend)?;
-    touched.store(slot);
+    if known.is_some() {
+        passes(settings, packet, service, slot)?.store(slot);
+    }
     count::sent(settings, u32::from(slot.backend), packet.length);
     let (from, to) = (connection.nat_end(), connection.backend_end());
     Some(rewrite::ends(head, packet, from, to, connection.deltas()).map_err(Stop::from).and_then(|()| way_out.write(head)))
+}
+
+/// Opens a connection whose bucket has room and whose turn's port is free; returns its slot's number.
+#[inline(always)]
+fn open_usual(
+    head: &Octets,
+    arrival: Arrival,
+    settings: &'static Settings,
+    packet: &Packet,
+    asked: &Asked,
+    flow: Hash,
+) -> Option<u32> {
+    let udp = packet.protocol == protocol::UDP;
+    if !udp && !tcp::opens(packet.flags) {
+        return None;
+    }
+    let (backend, record) = forward::choose_usual(packet, asked, flow)?;
+    WayOut::untagged(record)?;
+    let key = flow.of_service(asked.number);
+    let (bucket, _) = affinity::buckets(key, settings.nat_mask);
+    let way = affinity::free(maps::nat_affinity(bucket)?, key)? as u32;
+    let (nat, cpu) = (nat_of(record, flow), maps::cpu());
+    if record.nat_count == 0 || settings.nat_share == 0 || cpu >= settings.cpus {
+        return None;
+    }
+    let first = Nat::first_slot(nat, settings.nat_count) + if udp { u32::from(settings.nat_count) } else { 0 };
+    let cursor = maps::cursor(settings, cpu, nat)?;
+    let turn = if udp { &mut cursor.udp } else { &mut cursor.tcp };
+    let offset = cpu * settings.nat_share + if *turn < settings.nat_share { *turn } else { 0 };
+    let (index, port) = (first + offset, u32::from(settings.nat_low) + offset);
+    if maps::slot(index)?.word.load() != 0 {
+        return None;
+    }
+    let link = Link { interface: arrival.interface(), macs: rewrite::macs_of(head).ok()?, tags: [[0; 2]; 2], count: 0 };
+    let place = bucket * BUCKET as u32 + way;
+    *turn = offset - cpu * settings.nat_share + 1;
+    New { service: asked.number, backend, nat, place, port: port as u16, index }.begin(settings, packet, link, key)?;
+    Some(index)
 }
 
 /// A usual packet to one of this NAT address's ports.
@@ -355,49 +398,81 @@ extern "C" fn splitter_nat_fill_frags(context: *mut xdp_md, index: u32) -> u32 {
 fn fill<const FRAGS: bool>(frame: &Kernel<FRAGS>, index: u32) -> Option<()> {
     let settings = maps::settings()?;
     let packet = maps::packet()?;
-    let Opening { service: number, backend, place, nat: nat_number } = *maps::opening()?;
+    let Opening { service: number, backend, place, nat } = *maps::opening()?;
     let service = maps::service(number)?;
-    let record = maps::backend(backend)?;
-    let nat = maps::nat(nat_number)?;
-    let slot = maps::slot_mut(index)?;
-    connection::clear_home(maps::slot(index)?, index);
-    let udp = service.has(flags::UDP);
-    let flow = hash::client(service.seed, packet.source, packet.source_port);
-
-    let macs = rewrite::macs_of(frame).ok()?;
+    let udp = if service.has(flags::UDP) { u32::from(settings.nat_count) } else { 0 };
+    let offset = index.wrapping_sub(Nat::first_slot(nat, settings.nat_count)).wrapping_sub(udp);
+    let port = (u32::from(settings.nat_low) + offset) as u16;
+    let key = hash::client(service.seed, packet.source, packet.source_port).of_service(number);
     let tags = rewrite::tags(frame, packet.tags);
-    let udp_offset = if udp { u32::from(settings.nat_count) } else { 0 };
-    let port = (u32::from(settings.nat_low) + index.wrapping_sub(nat.first_slot).wrapping_sub(udp_offset)) as u16;
-    let source = End { address: nat.address, port: port.to_be() };
-    let destination = End { address: record.address, port: u16::from_ne_bytes(record.port) };
-    let before = (
-        End { address: packet.source, port: packet.source_port },
-        End { address: packet.destination, port: packet.destination_port },
-    );
-    let deltas = Deltas::of(before, (source, destination));
-    // SAFETY: the lookup gave a pointer into the map, valid for the whole run. The slot is free or has expired, and lies in this CPU's part of the
-    // range, so no other CPU takes it; its word, which says that it is in use, is stored last.
-    unsafe {
-        (*slot).interface = frame.interface();
-        (*slot).client = packet.source;
-        (*slot).client_port = packet.source_port.to_ne_bytes();
-        (*slot).backend = backend as u16;
-        (*slot).service = number as u16;
-        (*slot).nat = nat_number as u16;
-        (*slot).macs = macs.reversed();
-        (*slot).tags = tags;
-        (*slot).tag_count = packet.tags as u8;
-        (*slot).network_delta = deltas.network.fold();
-        (*slot).transport_delta = deltas.transport.fold();
-        (*slot).nat_port = port.to_be_bytes();
-        (*slot).home = place;
-        (*slot).word.store(SlotWord::new(udp, maps::now(settings)).0);
+    let link = Link { interface: frame.interface(), macs: rewrite::macs_of(frame).ok()?, tags, count: packet.tags as u8 };
+    New { service: number, backend, nat, place, port, index }.begin(settings, packet, link, key)
+}
+
+/// What a slot keeps of the opening packet's link layer.
+struct Link {
+    interface: u32,
+    macs: Macs,
+    tags: [[u8; 2]; 2],
+    count: u8,
+}
+
+/// A connection about to begin: the numbers of all that it's made of.
+struct New {
+    service: u32,
+    backend: u32,
+    nat: u32,
+    /// Of its word in the affinity table.
+    place: u32,
+    /// Of the NAT address.
+    port: u16,
+    /// Of its slot: free or expired, and in this CPU's part of the range.
+    index: u32,
+}
+
+impl New {
+    /// Fills in the slot and lets it be found by `key`.
+    #[inline(always)]
+    fn begin(self, settings: &'static Settings, packet: &Packet, link: Link, key: Hash) -> Option<()> {
+        let (backend, nat) = (maps::backend(self.backend)?, maps::nat(self.nat)?);
+        let (slot, cell) = (maps::slot_mut(self.index)?, connection::nat_cell(self.place)?);
+        connection::clear_home(maps::slot(self.index)?, self.index);
+        let source = End { address: nat.address, port: self.port.to_be() };
+        let destination = End { address: backend.address, port: u16::from_ne_bytes(backend.port) };
+        let before = (
+            End { address: packet.source, port: packet.source_port },
+            End { address: packet.destination, port: packet.destination_port },
+        );
+        let deltas = Deltas::of(before, (source, destination));
+        let now = maps::now(settings);
+        // SAFETY: the lookup gave a pointer into the map, valid for the whole run. The slot is free or has expired, and lies in this CPU's part of the
+        // range, so no other CPU takes it; its word, which says that it is in use, is stored last.
+        unsafe {
+            (*slot).interface = link.interface;
+            (*slot).client = packet.source;
+            (*slot).client_port = packet.source_port.to_ne_bytes();
+            (*slot).backend = self.backend as u16;
+            (*slot).service = self.service as u16;
+            (*slot).nat = self.nat as u16;
+            (*slot).macs = link.macs.reversed();
+            (*slot).tags = link.tags;
+            (*slot).tag_count = link.count;
+            (*slot).network_delta = deltas.network.fold();
+            (*slot).transport_delta = deltas.transport.fold();
+            (*slot).nat_port = self.port.to_be_bytes();
+            (*slot).home = self.place;
+            (*slot).word.store(SlotWord::new(packet.protocol == protocol::UDP, now).0);
+        }
+        cell.store(Word::new(key, self.index, State::Established, now).0);
+        count::opened(settings, self.backend);
+        Some(())
     }
-    if let Some(cell) = connection::nat_cell(place) {
-        cell.store(Word::new(flow.of_service(number), index, State::Established, maps::now(settings)).0);
-    }
-    count::opened(settings, backend);
-    Some(())
+}
+
+/// The number of the NAT address that a connection to a backend leaves from.
+#[inline(always)]
+fn nat_of(backend: &Backend, flow: Hash) -> u32 {
+    u32::from(backend.nat_first) + ((u64::from(flow.slot()) * u64::from(backend.nat_count)) >> 32) as u32
 }
 
 /// No port is free.
@@ -411,7 +486,7 @@ extern "C" fn splitter_nat_port(backend: u32, pick: u32) -> u32 {
     let (Some(settings), Some(record), Some(opening)) = (maps::settings(), maps::backend(backend), maps::opening()) else {
         return NO_SLOT;
     };
-    let nat_number = u32::from(record.nat_first) + ((u64::from(pick) * u64::from(record.nat_count)) >> 32) as u32;
+    let nat_number = nat_of(record, Hash(pick.into()));
     opening.nat = nat_number;
     let udp = maps::service(u32::from(record.service)).is_some_and(|service| service.has(flags::UDP));
     let (Some(nat), cpu) = (maps::nat(nat_number), maps::cpu()) else { return NO_SLOT };

@@ -3,14 +3,29 @@
 //! It may only do sooner what the path for every packet does. Whatever it isn't sure of, it leaves to that one, before it has written anything: `None`.
 
 use splitter_ebpf::{
-    abi::{Settings, flags},
+    abi::{Control, Service, Settings, flags},
     frame::{Frame, Octets},
     header::{Packet, protocol},
     reason::Skip,
     usual::{self, Head},
 };
 
-use super::{Exit, Stop, dsr, forward::exit, kernel::Kernel, maps, nat};
+use super::{
+    Exit, Stop, dsr,
+    forward::exit,
+    kernel::{Arrival, Kernel},
+    maps, nat,
+};
+
+/// The service that a client asks for, as it stands.
+pub struct Asked {
+    /// Its number.
+    pub number: u32,
+    /// The service.
+    pub service: &'static Service,
+    /// Its steering word, read once.
+    pub control: Control,
+}
 
 /// What becomes of the frame, if it's a usual one.
 #[inline(always)]
@@ -39,11 +54,11 @@ fn steer<const FRAGS: bool, const N: usize>(
     settings: &'static Settings,
     read: impl FnOnce(&[u8; N], usize) -> Option<Packet>,
 ) -> Option<Result<Exit, Stop>> {
-    let linear = frame.linear();
+    let (linear, arrival) = (frame.linear(), frame.arrival());
     // All headers in one piece that's asked for once.
     let head: &mut [u8; N] = frame.get_mut(0)?;
     let packet = read(head, linear)?;
-    match interface(&mut Octets(head), settings, &packet)? {
+    match interface(&mut Octets(head), arrival, settings, &packet)? {
         Ok(interface) => Some(Ok(exit(frame, interface))),
         Err(stop) => Some(Err(stop)),
     }
@@ -51,7 +66,7 @@ fn steer<const FRAGS: bool, const N: usize>(
 
 /// Rewrites the headers and says by which interface they leave.
 #[inline(always)]
-fn interface(head: &mut Octets, settings: &'static Settings, packet: &Packet) -> Option<Result<u32, Stop>> {
+fn interface(head: &mut Octets, arrival: Arrival, settings: &'static Settings, packet: &Packet) -> Option<Result<u32, Stop>> {
     if maps::nat_port(settings, packet.destination_port).is_some()
         && let Some(nat) = maps::nat_at(settings, packet.destination, packet.family)
     {
@@ -65,8 +80,8 @@ fn interface(head: &mut Octets, settings: &'static Settings, packet: &Packet) ->
     if control.is_special() {
         None
     } else if service.has(flags::NAT) {
-        nat::usual(head, settings, packet, number, service, control)
+        nat::usual(head, arrival, settings, packet, &Asked { number, service, control })
     } else {
-        dsr::usual(head, settings, packet, number, service, control)
+        dsr::usual(head, settings, packet, &Asked { number, service, control })
     }
 }
