@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | demo | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -9,6 +9,7 @@
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
 //! | `demo` | `cargo xtask demo` |
+//! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
 mod build;
@@ -21,6 +22,7 @@ mod report;
 mod results;
 mod run;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -54,6 +56,12 @@ enum Task {
     /// Everything after `demo` goes to the demo itself: `cargo xtask demo --json result.json`;
     /// `cargo xtask demo -- --help` lists what it understands.
     Demo(demo::Options),
+    /// Run the program and its tests on other kernels, each in a virtual machine of its own.
+    ///
+    /// Debian's kernels, as xtask/kernels.toml names them, are downloaded into `target/kernels` and
+    /// emulated, so any machine will do. Fails by name where one cannot be had. Exit code 0:
+    /// everything passed; 1: something failed.
+    Vm(vm::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -79,6 +87,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(options) => build::build(&workspace, options.profile()).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::test(&workspace, &options),
         Task::Demo(options) => demo::demo(&workspace, &options),
+        Task::Vm(options) => vm::vm(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }

@@ -25,7 +25,7 @@ use splitter_ebpf::abi::{
 };
 
 use super::{
-    ApplyError,
+    ApplyError, features,
     mapped::{Mapped, Plain},
     object::PROGRAM,
 };
@@ -285,17 +285,17 @@ fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfEr
     loader.load(object)
 }
 
-/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't.
+/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't. Where it has them, a program that is refused is not
+/// replaced: the other one would drop what this node has to carry.
 fn load_program(ebpf: &mut Ebpf) -> Result<(&'static str, Option<u32>), OpenError> {
-    let mut refused = None;
-    for name in [MULTI_BUFFER, SINGLE_BUFFER] {
-        let program = xdp(ebpf, name)?;
-        match program.load() {
-            Ok(()) => return Ok((name, program.info().ok().and_then(|info| info.verified_instruction_count()))),
-            Err(error) => refused = Some(error),
-        }
-    }
-    Err(refused.map_or(OpenError::NoProgram, |error| explain_program("loading the XDP program", &error)))
+    let multi_buffer = features::multi_buffer().map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => OpenError::NotPermitted,
+        _ => OpenError::kernel("finding out whether the kernel takes jumbo frames in XDP", error),
+    })?;
+    let name = if multi_buffer { MULTI_BUFFER } else { SINGLE_BUFFER };
+    let program = xdp(ebpf, name)?;
+    program.load().map_err(|error| explain_program("loading the XDP program", &error))?;
+    Ok((name, program.info().ok().and_then(|info| info.verified_instruction_count())))
 }
 
 pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, OpenError> {

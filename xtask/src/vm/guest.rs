@@ -1,0 +1,231 @@
+//! What goes into the machines: the static binaries, what the tests call, the modules, the plan.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{cpio::Archive, modules::Module};
+use crate::{
+    report, run,
+    workspace::{self, Workspace},
+};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROFILE: &str = "guest";
+const STATIC: &str = "-Ctarget-feature=+crt-static";
+/// The test binaries that run in the machines.
+const SUITES: [&str; 3] = ["program", "program_oracle", "net_kernel"];
+/// The checks that the guest itself makes, as `tests/src/guest/checks.rs` names them.
+pub const CHECKS: [&str; 2] = [
+    "checks::the_verifier_takes_the_program_with_and_without_multi_buffer_frames",
+    "checks::the_agents_code_attaches_the_program_natively",
+];
+
+/// Static binaries, built.
+pub struct Guest {
+    init: PathBuf,
+    splitter: PathBuf,
+    pub suites: Vec<Binary>,
+}
+
+/// A test binary and its tests.
+pub struct Binary {
+    pub name: String,
+    path: PathBuf,
+    pub tests: Vec<String>,
+}
+
+/// Builds everything that runs in the machines.
+pub fn build(workspace: &Workspace) -> Result<Guest> {
+    report::step("guest", "building what runs in the machines, statically", || {
+        let made = compile(workspace, &["build", "--package=splitter-user", "--bin=splitter"])?;
+        let splitter = one(&made, "splitter")?;
+        let made = compile(workspace, &["build", "--package=splitter-tests", "--bin=guest"])?;
+        let init = one(&made, "guest")?;
+        let mut arguments = vec!["test".to_owned(), "--no-run".to_owned(), "--package=splitter-tests".to_owned()];
+        arguments.extend(SUITES.map(|name| format!("--test={name}")));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let made = compile(workspace, &arguments)?;
+        let suites = SUITES.map(|name| {
+            let path = one(&made, name)?;
+            let tests = tests_of(&path)?;
+            Ok(Binary { name: name.to_owned(), path, tests })
+        });
+        let suites = suites.into_iter().collect::<Result<Vec<_>>>()?;
+        let count: usize = suites.iter().map(|suite| suite.tests.len()).sum();
+        Ok((Guest { init, splitter, suites }, format!("built, {count} tests")))
+    })
+}
+
+/// Runs cargo and gives back the executables that it made, by name.
+fn compile(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let (subcommand, rest) = arguments.split_first().context("a subcommand")?;
+    let mut command = workspace.cargo(subcommand);
+    command.args(rest).args(["--target", TARGET, "--profile", PROFILE, "--message-format", "json-render-diagnostics"]);
+    command.arg("--target-dir").arg(workspace.target.join("guest"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", STATIC).env("SPLITTER_BPF_OBJECT", workspace.program());
+    let mut made = Vec::new();
+    let status = run::lines(&mut command, None, |line| made.extend(executable(line)))?;
+    run::go_on()?;
+    ensure!(status.success(), "{} failed with {status}", run::line(&command));
+    Ok(made)
+}
+
+/// The executable that a line of cargo's tells of.
+fn executable(line: &str) -> Option<(String, PathBuf)> {
+    let json: Value = serde_json::from_str(line).ok()?;
+    Some((json["target"]["name"].as_str()?.to_owned(), json["executable"].as_str()?.into()))
+}
+
+fn one(made: &[(String, PathBuf)], name: &str) -> Result<PathBuf> {
+    let found = made.iter().find(|(made, _)| made == name);
+    found.map(|(_, path)| path.clone()).with_context(|| format!("cargo does not say where it has built {name}"))
+}
+
+fn tests_of(binary: &Path) -> Result<Vec<String>> {
+    let printed = workspace::output_of(Command::new(binary).args(["--list", "--format", "terse"]))?;
+    let tests: Vec<String> = printed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
+    ensure!(!tests.is_empty(), "{} has no tests", binary.display());
+    Ok(tests)
+}
+
+impl Guest {
+    /// What a machine is to do, and the names that it has to tell of. `skipped` are tests by `suite::name`; one that doesn't exist is an error, so that
+    /// the list can't outlive what it is about.
+    pub fn plan(&self, modules: &[Module], skipped: &BTreeSet<String>, threads: usize) -> Result<(Value, BTreeSet<String>)> {
+        let mut expected: BTreeSet<String> = CHECKS.iter().map(|name| (*name).to_owned()).collect();
+        let mut suites = vec![json!({"suite": "checks"})];
+        let mut unknown = skipped.clone();
+        for binary in &self.suites {
+            let full = |test: &String| format!("{}::{test}", binary.name);
+            let tests: Vec<&String> = binary.tests.iter().filter(|test| !unknown.remove(&full(test))).collect();
+            expected.extend(tests.iter().map(|test| full(test)));
+            let path = format!("/tests/{}", binary.name);
+            if !tests.is_empty() {
+                suites.push(json!({"suite": "binary", "path": path, "tests": tests, "threads": threads}));
+            }
+        }
+        ensure!(unknown.is_empty(), "there are no such tests to skip: {}", unknown.into_iter().collect::<Vec<_>>().join(", "));
+        Ok((plan(modules, &suites), expected))
+    }
+
+    /// A machine that only measures.
+    pub fn cost_plan(modules: &[Module]) -> Value {
+        plan(modules, &[json!({"suite": "cost"})])
+    }
+
+    /// Writes a machine's initial file system.
+    pub fn write(&self, modules: &[Module], plan: &Value, to: &Path) -> Result<()> {
+        let failed = || format!("cannot write {}", to.display());
+        let mut archive = Archive::new(BufWriter::new(File::create(to).with_context(failed)?));
+        for directory in ["bin", "dev", "etc", "modules", "proc", "sys", "tests"] {
+            archive.directory(directory).with_context(failed)?;
+        }
+        let mut add = |place: &str, from: &Path| -> Result<()> {
+            let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+            archive.file(place, &content).with_context(failed)
+        };
+        add("init", &self.init)?;
+        add("bin/splitter", &self.splitter)?;
+        for binary in &self.suites {
+            add(&format!("tests/{}", binary.name), &binary.path)?;
+        }
+        let ip = workspace::require("ip", "apt-get install iproute2")?;
+        add("bin/ip", &ip)?;
+        let libraries = libraries(&workspace::output_of(Command::new("ldd").arg(&ip))?)?;
+        let mut made = BTreeSet::new();
+        for library in &libraries {
+            for parent in library.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+                let parent = parent.to_string_lossy().trim_start_matches('/').to_owned();
+                if !parent.is_empty() && made.insert(parent.clone()) {
+                    archive.directory(&parent).with_context(failed)?;
+                }
+            }
+            let content = fs::read(library).with_context(|| format!("cannot read {}", library.display()))?;
+            archive.file(library.to_string_lossy().trim_start_matches('/'), &content).with_context(failed)?;
+        }
+        for module in modules {
+            archive.file(&in_archive(module), &module.content).with_context(failed)?;
+        }
+        archive.file("plan.json", plan.to_string().as_bytes()).with_context(failed)?;
+        archive.finish().with_context(failed)?;
+        Ok(())
+    }
+}
+
+fn plan(modules: &[Module], suites: &[Value]) -> Value {
+    let modules: Vec<String> = modules.iter().map(|module| format!("/{}", in_archive(module))).collect();
+    json!({"modules": modules, "suites": suites})
+}
+
+fn in_archive(module: &Module) -> String {
+    format!("modules/{}.ko", module.name)
+}
+
+/// The files that `ldd` names: `libc.so.6 => /lib/libc.so.6 (0x…)`, and the loader by its path alone.
+fn libraries(printed: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for line in printed.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [_, "=>", "not", "found"] => bail!("a library of `ip` is missing: {line}"),
+            [_, "=>", path, _] => found.push(path.into()),
+            [path, _] if path.starts_with('/') => found.push(path.into()),
+            // The kernel's own, without a file.
+            _ => {}
+        }
+    }
+    ensure!(!found.is_empty(), "`ldd` names no library of `ip`: {printed}");
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read_from_what_ldd_prints() {
+        let printed = "\tlinux-vdso.so.1 (0x00007f14e8182000)\n\tlibmnl.so.0 => /lib/libmnl.so.0 (0x00007f14e7fff000)\n\
+                       \t/lib64/ld-linux-x86-64.so.2 (0x00007f14e8184000)\n";
+        let expected = ["/lib/libmnl.so.0", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
+        assert_eq!(libraries(printed).expect("all are there"), expected);
+        assert!(libraries("\tlibmnl.so.0 => not found\n").is_err());
+        assert!(libraries("\tstatically linked\n").is_err(), "nothing to be copied is not what was expected");
+    }
+
+    #[test]
+    fn a_plan_names_what_runs_and_what_must_be_told() {
+        let binary = |name: &str, tests: &[&str]| Binary {
+            name: name.into(),
+            path: PathBuf::new(),
+            tests: tests.iter().map(|test| (*test).to_owned()).collect(),
+        };
+        let suites = vec![binary("program", &["a", "b"]), binary("net", &["a"])];
+        let guest = Guest { init: PathBuf::new(), splitter: PathBuf::new(), suites };
+        let skip = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let modules = [Module { name: "veth".into(), content: Vec::new() }];
+
+        let (plan, expected) = guest.plan(&modules, &skip(&["program::b", "net::a"]), 2).expect("both exist");
+        assert_eq!(plan["modules"], json!(["/modules/veth.ko"]));
+        let suites = json!([{"suite": "checks"}, {"suite": "binary", "path": "/tests/program", "tests": ["a"], "threads": 2}]);
+        assert_eq!(plan["suites"], suites);
+        assert_eq!(expected.len(), CHECKS.len() + 1);
+        assert!(expected.contains("program::a"));
+        assert!(guest.plan(&modules, &skip(&["program::c"]), 2).is_err(), "a list of what is skipped stays true");
+    }
+
+    #[test]
+    fn executables_are_read_from_what_cargo_says() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"guest"},"executable":"/t/guest"}"#;
+        assert_eq!(executable(line), Some(("guest".into(), "/t/guest".into())));
+        assert_eq!(executable(r#"{"reason":"compiler-artifact","target":{"name":"lib"},"executable":null}"#), None);
+        assert_eq!(executable("warning"), None);
+    }
+}
