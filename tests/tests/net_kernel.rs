@@ -10,7 +10,7 @@ use splitter_tests::{
 use splitter_user::model::Mode;
 
 /// Connections of either family: enough for each of three backends to have some (a chance of 2 to the -29 that the canary has none).
-const CONNECTIONS: usize = 30;
+const CONNECTIONS: u64 = 30;
 const WHILE: Duration = Duration::from_millis(300);
 
 #[test]
@@ -26,7 +26,7 @@ fn connections_are_split_and_live_through_death_adoption_replacement_and_flip_in
 fn whole_life(topology: Topology, mode: Mode) {
     let mut site = Site::builder(topology, mode).kinds(&[Kind::Echo]).weight("50%").start().expect("a site");
     let running = FAMILIES.map(|family| {
-        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS);
+        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
         load.start(site.lab.client()).expect("a load")
     });
 
@@ -52,7 +52,7 @@ fn whole_life(topology: Topology, mode: Mode) {
     // Flip: nobody new reaches the canary; who is there stays.
     for family in FAMILIES {
         site.node.run(&["flip", &Kind::Echo.service(family), "--existing", "keep"]).expect("flipped");
-        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS);
+        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
         let report = tcp_echo::Report::of(&load.start(site.lab.client()).expect("a load").stop().expect("it stops"));
         assert_eq!((report.opened, report.broken), (CONNECTIONS, 0), "{mode}: {report:?}");
         assert!(!report.by_server.contains_key(&site.server("canary1").identity), "{mode}, flipped: {report:?}");
@@ -68,7 +68,7 @@ fn whole_life(topology: Topology, mode: Mode) {
     for family in FAMILIES {
         let service = Kind::Echo.service(family);
         site.node.run(&["unflip", &service]).expect("back");
-        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS);
+        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
         let running = load.start(site.lab.client()).expect("a load");
         let canary = running.report().by_server[&site.server("canary1").identity];
         site.node.run(&["flip", &service, "--existing", "reset"]).expect("flipped");

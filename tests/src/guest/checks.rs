@@ -34,8 +34,11 @@ pub(super) fn run(told: &mut Told) -> Result<()> {
 }
 
 fn verified(dataplane: &mut KernelDataplane, lines: &mut Vec<Line>) -> Result<()> {
-    let both = [("splitter", false), ("splitter_frags", true)];
-    for (name, multi_buffer) in both.into_iter().filter(|(_, multi_buffer)| !multi_buffer || dataplane.info().multi_buffer) {
+    let has_both = dataplane.info().multi_buffer;
+    for (name, multi_buffer) in [("splitter", false), ("splitter_frags", true)] {
+        if multi_buffer && !has_both {
+            continue;
+        }
         let program = dataplane.program(multi_buffer).with_context(|| format!("loading {name}"))?;
         let instructions = program.info().context("asking about the program")?.verified_instruction_count();
         lines.push(Line::Verified { program: name.into(), instructions });

@@ -55,7 +55,7 @@ fn bail_panicked() -> Result<bool> {
 
 /// Whether everything passed.
 fn run() -> Result<bool> {
-    let mut machine = Machine::prepare()?;
+    let machine = Machine::prepare()?;
     let plan = Plan::read()?;
     machine.load_modules(&plan.modules)?;
     let release = machine::release()?;

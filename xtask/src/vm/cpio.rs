@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
-const LINK: u32 = 0o120_777;
 /// Names the end of an archive.
 const TRAILER: &str = "TRAILER!!!";
 
@@ -28,11 +27,6 @@ impl<W: Write> Archive<W> {
     /// A file that may be run.
     pub fn file(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
         self.entry(path, EXECUTABLE, content)
-    }
-
-    /// A symbolic link.
-    pub fn link(&mut self, path: &str, to: &str) -> io::Result<()> {
-        self.entry(path, LINK, to.as_bytes())
     }
 
     /// Writes the end, and gives back what was written to.
@@ -84,14 +78,12 @@ mod tests {
         let mut archive = Archive::new(Vec::new());
         archive.directory("bin").expect("memory takes it");
         archive.file("bin/a", b"12345").expect("memory takes it");
-        archive.link("sbin", "bin").expect("memory takes it");
         let written = archive.finish().expect("memory takes it");
 
         let found = read(&written);
         let expected = [
             ("bin".to_owned(), DIRECTORY, Vec::new()),
             ("bin/a".to_owned(), EXECUTABLE, b"12345".to_vec()),
-            ("sbin".to_owned(), LINK, b"bin".to_vec()),
             (TRAILER.to_owned(), 0, Vec::new()),
         ];
         assert_eq!(found, expected);

@@ -1,9 +1,9 @@
-//! What goes into the machines: the static binaries, what the tests call, the modules, the plan.
+//! What goes into the machines: the binaries of the ordinary test build with their libraries, what the tests call, the modules, the plan.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::BufWriter,
+    io::{self, BufWriter},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,13 +13,11 @@ use serde_json::{Value, json};
 
 use super::{cpio::Archive, modules::Module};
 use crate::{
+    build::{self, Profile},
     report, run,
     workspace::{self, Workspace},
 };
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROFILE: &str = "guest";
-const STATIC: &str = "-Ctarget-feature=+crt-static";
 /// The test binaries that run in the machines.
 const SUITES: [&str; 3] = ["program", "program_oracle", "net_kernel"];
 /// The checks that the guest itself makes, as `tests/src/guest/checks.rs` names them.
@@ -28,7 +26,7 @@ pub const CHECKS: [&str; 2] = [
     "checks::the_agents_code_attaches_the_program_natively",
 ];
 
-/// Static binaries, built.
+/// Binaries, built.
 pub struct Guest {
     init: PathBuf,
     splitter: PathBuf,
@@ -42,17 +40,18 @@ pub struct Binary {
     pub tests: Vec<String>,
 }
 
-/// Builds everything that runs in the machines.
+/// Builds everything that runs in the machines: what `cargo test` builds, so that nothing is compiled for them alone.
 pub fn build(workspace: &Workspace) -> Result<Guest> {
-    report::step("guest", "building what runs in the machines, statically", || {
-        let made = compile(workspace, &["build", "--package=splitter-user", "--bin=splitter"])?;
-        let splitter = one(&made, "splitter")?;
-        let made = compile(workspace, &["build", "--package=splitter-tests", "--bin=guest"])?;
-        let init = one(&made, "guest")?;
-        let mut arguments = vec!["test".to_owned(), "--no-run".to_owned(), "--package=splitter-tests".to_owned()];
-        arguments.extend(SUITES.map(|name| format!("--test={name}")));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let made = compile(workspace, &arguments)?;
+    build::build(workspace, Profile::Dev)?;
+    report::step("guest", "building the tests that run in the machines", || {
+        let mut command = workspace.cargo("build");
+        command.args(["--package=splitter-tests", "--bin=guest", "--message-format=json-render-diagnostics"]);
+        command.args(SUITES.map(|name| format!("--test={name}")));
+        let mut made = Vec::new();
+        let status = run::lines(&mut command, None, |line| made.extend(executable(line)))?;
+        run::go_on()?;
+        ensure!(status.success(), "{} failed with {status}", run::line(&command));
+
         let suites = SUITES.map(|name| {
             let path = one(&made, name)?;
             let tests = tests_of(&path)?;
@@ -60,22 +59,9 @@ pub fn build(workspace: &Workspace) -> Result<Guest> {
         });
         let suites = suites.into_iter().collect::<Result<Vec<_>>>()?;
         let count: usize = suites.iter().map(|suite| suite.tests.len()).sum();
-        Ok((Guest { init, splitter, suites }, format!("built, {count} tests")))
+        let splitter = workspace.target.join("debug").join("splitter");
+        Ok((Guest { init: one(&made, "guest")?, splitter, suites }, format!("built, {count} tests")))
     })
-}
-
-/// Runs cargo and gives back the executables that it made, by name.
-fn compile(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
-    let (subcommand, rest) = arguments.split_first().context("a subcommand")?;
-    let mut command = workspace.cargo(subcommand);
-    command.args(rest).args(["--target", TARGET, "--profile", PROFILE, "--message-format", "json-render-diagnostics"]);
-    command.arg("--target-dir").arg(workspace.target.join("guest"));
-    command.env("CARGO_ENCODED_RUSTFLAGS", STATIC).env("SPLITTER_BPF_OBJECT", workspace.program());
-    let mut made = Vec::new();
-    let status = run::lines(&mut command, None, |line| made.extend(executable(line)))?;
-    run::go_on()?;
-    ensure!(status.success(), "{} failed with {status}", run::line(&command));
-    Ok(made)
 }
 
 /// The executable that a line of cargo's tells of.
@@ -124,49 +110,72 @@ impl Guest {
     /// Writes a machine's initial file system.
     pub fn write(&self, modules: &[Module], plan: &Value, to: &Path) -> Result<()> {
         let failed = || format!("cannot write {}", to.display());
-        let mut archive = Archive::new(BufWriter::new(File::create(to).with_context(failed)?));
-        for directory in ["bin", "dev", "etc", "modules", "proc", "sys", "tests"] {
-            archive.directory(directory).with_context(failed)?;
-        }
-        let mut add = |place: &str, from: &Path| -> Result<()> {
-            let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-            archive.file(place, &content).with_context(failed)
-        };
-        add("init", &self.init)?;
-        add("bin/splitter", &self.splitter)?;
-        for binary in &self.suites {
-            add(&format!("tests/{}", binary.name), &binary.path)?;
-        }
+        let mut tree = Tree { archive: Archive::new(BufWriter::new(File::create(to).with_context(failed)?)), made: BTreeSet::new() };
         let ip = workspace::require("ip", "apt-get install iproute2")?;
-        add("bin/ip", &ip)?;
-        let libraries = libraries(&workspace::output_of(Command::new("ldd").arg(&ip))?)?;
-        let mut made = BTreeSet::new();
-        for library in &libraries {
-            for parent in library.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
-                let parent = parent.to_string_lossy().trim_start_matches('/').to_owned();
-                if !parent.is_empty() && made.insert(parent.clone()) {
-                    archive.directory(&parent).with_context(failed)?;
-                }
-            }
-            let content = fs::read(library).with_context(|| format!("cannot read {}", library.display()))?;
-            archive.file(library.to_string_lossy().trim_start_matches('/'), &content).with_context(failed)?;
+        let mut programs = vec![("/init".to_owned(), &self.init), ("/bin/splitter".to_owned(), &self.splitter), ("/bin/ip".to_owned(), &ip)];
+        programs.extend(self.suites.iter().map(|binary| (format!("/tests/{}", binary.name), &binary.path)));
+        let mut libraries = BTreeSet::new();
+        for (place, program) in programs {
+            libraries.extend(libraries_of(program)?);
+            tree.add(&place, &stripped(program, &to.with_extension("stripped"))?)?;
+        }
+        for library in libraries {
+            let content = fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;
+            tree.add(library.to_str().context("a library's name is not text")?, &content)?;
         }
         for module in modules {
-            archive.file(&in_archive(module), &module.content).with_context(failed)?;
+            tree.add(&in_machine(module), &module.content)?;
         }
-        archive.file("plan.json", plan.to_string().as_bytes()).with_context(failed)?;
-        archive.finish().with_context(failed)?;
+        tree.add("/plan.json", plan.to_string().as_bytes())?;
+        tree.archive.finish().with_context(failed)?;
         Ok(())
     }
 }
 
+/// An initial file system being written, with the directories that files need.
+struct Tree {
+    archive: Archive<BufWriter<File>>,
+    made: BTreeSet<PathBuf>,
+}
+
+impl Tree {
+    fn add(&mut self, place: &str, content: &[u8]) -> Result<()> {
+        let relative = Path::new(place.trim_start_matches('/'));
+        let above: Vec<&Path> = relative.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        let write = |tree: &mut Self| -> io::Result<()> {
+            for directory in above.into_iter().rev() {
+                if tree.made.insert(directory.to_owned()) {
+                    tree.archive.directory(&directory.to_string_lossy())?;
+                }
+            }
+            tree.archive.file(&relative.to_string_lossy(), content)
+        };
+        write(self).with_context(|| format!("cannot write {place} into an initial file system"))
+    }
+}
+
+/// A binary without what only a debugger needs: ten times smaller, and a machine holds it in memory.
+fn stripped(program: &Path, scratch: &Path) -> Result<Vec<u8>> {
+    workspace::require("strip", "apt-get install binutils")?;
+    workspace::output_of(Command::new("strip").arg("-o").arg(scratch).arg(program))?;
+    let content = fs::read(scratch).with_context(|| format!("cannot read {}", scratch.display()))?;
+    fs::remove_file(scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
+    Ok(content)
+}
+
 fn plan(modules: &[Module], suites: &[Value]) -> Value {
-    let modules: Vec<String> = modules.iter().map(|module| format!("/{}", in_archive(module))).collect();
+    let modules: Vec<String> = modules.iter().map(in_machine).collect();
     json!({"modules": modules, "suites": suites})
 }
 
-fn in_archive(module: &Module) -> String {
-    format!("modules/{}.ko", module.name)
+fn in_machine(module: &Module) -> String {
+    format!("/modules/{}.ko", module.name)
+}
+
+/// The libraries that a program is linked with, by `ldd`, which runs the loader and not the program.
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let printed = workspace::output_of(Command::new("ldd").arg(program))?;
+    libraries(&printed).with_context(|| format!("the libraries of {}", program.display()))
 }
 
 /// The files that `ldd` names: `libc.so.6 => /lib/libc.so.6 (0x…)`, and the loader by its path alone.
@@ -175,14 +184,14 @@ fn libraries(printed: &str) -> Result<Vec<PathBuf>> {
     for line in printed.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            [_, "=>", "not", "found"] => bail!("a library of `ip` is missing: {line}"),
+            [_, "=>", "not", "found"] => bail!("one is missing: {line}"),
             [_, "=>", path, _] => found.push(path.into()),
             [path, _] if path.starts_with('/') => found.push(path.into()),
             // The kernel's own, without a file.
             _ => {}
         }
     }
-    ensure!(!found.is_empty(), "`ldd` names no library of `ip`: {printed}");
+    ensure!(!found.is_empty(), "`ldd` names none: {printed}");
     Ok(found)
 }
 

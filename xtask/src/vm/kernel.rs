@@ -110,13 +110,14 @@ fn unpack(workspace: &Workspace, kernel: &Kernel, cache: &Path, place: &Path) ->
             fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
-    let root = partial.join("root");
+    let (root, kept) = (partial.join("root"), partial.join("kept"));
+    for directory in [&root, &kept] {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
     for package in &kernel.packages {
         let log = workspace.own(&format!("kernel-{}.log", kernel.version));
         apt::unpack(&cache.join(package.file_name()), &root, "vm", &log)?;
     }
-    let kept = partial.join("kept");
-    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
     let release = &kernel.release;
     let image = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
     let modules = [format!("lib/modules/{release}/kernel"), format!("usr/lib/modules/{release}/kernel")];

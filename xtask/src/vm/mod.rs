@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `manifest` | which kernels: versions, places, checksums |
 //! | `kernel`, `modules` | a kernel's image and modules, downloaded, checked, unpacked |
-//! | `guest`, `cpio` | what runs inside: static binaries, what they call, the plan |
+//! | `guest`, `cpio` | what runs inside: binaries, what they call, the plan |
 //! | `machine` | the emulator |
 //! | `told` | what a machine tells, and whether that is a success |
 
@@ -37,7 +37,6 @@ use self::{
     told::{Judgement, Told},
 };
 use crate::{
-    build::{self, Profile},
     packages,
     report::elapsed,
     run,
@@ -108,7 +107,6 @@ pub fn run_all(workspace: &Workspace, options: &Options) -> Result<Sum> {
     let manifest = Manifest::parse(MANIFEST)?;
     let kernels = chosen(&manifest, &options.kernels)?;
     packages::ensure(workspace, &[machine::TOOL, ("ip", "iproute2")])?;
-    build::build(workspace, Profile::Dev)?;
     let guest = guest::build(workspace)?;
     let directory = workspace.target.join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
