@@ -12,10 +12,11 @@ use anyhow::{Context, Result, ensure};
 use super::plan::Told;
 
 /// Runs these tests of a binary and tells each one's result. One that the binary doesn't tell of has failed.
-pub(super) fn run(told: &mut Told, path: &Path, tests: &[String], threads: usize) -> Result<()> {
+pub(super) fn run(told: &mut Told, path: &Path, tests: &[String]) -> Result<()> {
     let suite = path.file_name().context("a binary has a name")?.to_string_lossy();
     let mut command = Command::new(path);
-    command.arg("--exact").args(tests).arg(format!("--test-threads={threads}"));
+    // As many at a time as there are processors.
+    command.arg("--exact").args(tests);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {}", path.display()))?;
     let output = child.stdout.take().context("its output is a pipe")?;

@@ -19,9 +19,10 @@ const CHECKS: [(&str, Check); 2] = [
 
 type Check = fn(&mut KernelDataplane, &mut Vec<Line>) -> Result<()>;
 
-/// Runs all of them.
-pub(super) fn run(told: &mut Told) -> Result<()> {
-    for (name, check) in CHECKS {
+/// Runs those of them that are asked for.
+pub(super) fn run(told: &mut Told, tests: &[String]) -> Result<()> {
+    for wanted in tests {
+        let (name, check) = CHECKS.into_iter().find(|(name, _)| name == wanted).with_context(|| format!("no check {wanted}"))?;
         let begun = Instant::now();
         let mut lines = Vec::new();
         let outcome = rig::with(&sample::world(), AMPLE, |rig| check(rig.dataplane(), &mut lines));

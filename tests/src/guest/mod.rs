@@ -64,8 +64,8 @@ fn run() -> Result<bool> {
     told.tell(&Line::Begun { release })?;
     for suite in &plan.suites {
         match suite {
-            Suite::Checks => checks::run(&mut told),
-            Suite::Binary { path, tests, threads } => binaries::run(&mut told, path, tests, *threads),
+            Suite::Checks { tests } => checks::run(&mut told, tests),
+            Suite::Binary { path, tests } => binaries::run(&mut told, path, tests),
             Suite::Cost => bail!("not here yet"),
         }
         .with_context(|| format!("{suite:?}"))?;

@@ -27,15 +27,16 @@ pub struct Plan {
 #[serde(rename_all = "snake_case", tag = "suite")]
 pub enum Suite {
     /// The program is loaded, verified, attached: [`super::checks`].
-    Checks,
+    Checks {
+        /// Which of them.
+        tests: Vec<String>,
+    },
     /// Tests of a binary that `cargo test` would run.
     Binary {
         /// Where it lies.
         path: PathBuf,
         /// Which of its tests, by their full names.
         tests: Vec<String>,
-        /// How many at a time.
-        threads: usize,
     },
     /// Instructions by packet, for a machine whose clock counts them.
     Cost,
@@ -136,13 +137,13 @@ mod tests {
 
     #[test]
     fn a_plan_is_read_as_the_host_writes_it() {
-        let text = r#"{"modules": ["/modules/veth.ko"], "suites": [{"suite": "checks"},
-            {"suite": "binary", "path": "/tests/program", "tests": ["a"], "threads": 2}, {"suite": "cost"}]}"#;
+        let text = r#"{"modules": ["/modules/veth.ko"], "suites": [{"suite": "checks", "tests": ["b"]},
+            {"suite": "binary", "path": "/tests/program", "tests": ["a"]}, {"suite": "cost"}]}"#;
         let expected = Plan {
             modules: vec!["/modules/veth.ko".into()],
             suites: vec![
-                Suite::Checks,
-                Suite::Binary { path: "/tests/program".into(), tests: vec!["a".into()], threads: 2 },
+                Suite::Checks { tests: vec!["b".into()] },
+                Suite::Binary { path: "/tests/program".into(), tests: vec!["a".into()] },
                 Suite::Cost,
             ],
         };

@@ -21,9 +21,9 @@ use crate::{
 /// The test binaries that run in the machines.
 const SUITES: [&str; 3] = ["program", "program_oracle", "net_kernel"];
 /// The checks that the guest itself makes, as `tests/src/guest/checks.rs` names them.
-pub const CHECKS: [&str; 2] = [
-    "checks::the_verifier_takes_the_program_with_and_without_multi_buffer_frames",
-    "checks::the_agents_code_attaches_the_program_natively",
+const CHECKS: [&str; 2] = [
+    "the_verifier_takes_the_program_with_and_without_multi_buffer_frames",
+    "the_agents_code_attaches_the_program_natively",
 ];
 
 /// Binaries, built.
@@ -83,22 +83,27 @@ fn tests_of(binary: &Path) -> Result<Vec<String>> {
 }
 
 impl Guest {
-    /// What a machine is to do, and the names that it has to tell of. `skipped` are tests by `suite::name`; one that doesn't exist is an error, so that
-    /// the list can't outlive what it is about.
-    pub fn plan(&self, modules: &[Module], skipped: &BTreeSet<String>, threads: usize) -> Result<(Value, BTreeSet<String>)> {
-        let mut expected: BTreeSet<String> = CHECKS.iter().map(|name| (*name).to_owned()).collect();
-        let mut suites = vec![json!({"suite": "checks"})];
+    /// What a machine is to do, and the names that it has to tell of: those of all tests that have `only` in their name, without those in `skipped`. All
+    /// by `suite::name`. To skip a test that doesn't exist is an error, so that the list can't outlive what it is about.
+    pub fn plan(&self, modules: &[Module], skipped: &BTreeSet<String>, only: &str) -> Result<(Value, BTreeSet<String>)> {
+        let mut expected = BTreeSet::new();
+        let mut suites = Vec::new();
         let mut unknown = skipped.clone();
-        for binary in &self.suites {
-            let full = |test: &String| format!("{}::{test}", binary.name);
-            let tests: Vec<&String> = binary.tests.iter().filter(|test| !unknown.remove(&full(test))).collect();
-            expected.extend(tests.iter().map(|test| full(test)));
-            let path = format!("/tests/{}", binary.name);
-            if !tests.is_empty() {
-                suites.push(json!({"suite": "binary", "path": path, "tests": tests, "threads": threads}));
+        let checks = ("checks", &CHECKS.map(str::to_owned)[..]);
+        for (suite, tests) in std::iter::once(checks).chain(self.suites.iter().map(|suite| (suite.name.as_str(), &suite.tests[..]))) {
+            let full = |test: &String| format!("{suite}::{test}");
+            let wanted: Vec<&String> = tests.iter().filter(|test| !unknown.remove(&full(test)) && full(test).contains(only)).collect();
+            if wanted.is_empty() {
+                continue;
             }
+            expected.extend(wanted.iter().map(|test| full(test)));
+            suites.push(match suite {
+                "checks" => json!({"suite": "checks", "tests": wanted}),
+                binary => json!({"suite": "binary", "path": format!("/tests/{binary}"), "tests": wanted}),
+            });
         }
         ensure!(unknown.is_empty(), "there are no such tests to skip: {}", unknown.into_iter().collect::<Vec<_>>().join(", "));
+        ensure!(!suites.is_empty(), "no test that could be run has \"{only}\" in its name");
         Ok((plan(modules, &suites), expected))
     }
 
@@ -221,13 +226,16 @@ mod tests {
         let skip = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let modules = [Module { name: "veth".into(), content: Vec::new() }];
 
-        let (plan, expected) = guest.plan(&modules, &skip(&["program::b", "net::a"]), 2).expect("both exist");
+        let (plan, expected) = guest.plan(&modules, &skip(&["program::b", "net::a"]), "").expect("both exist");
         assert_eq!(plan["modules"], json!(["/modules/veth.ko"]));
-        let suites = json!([{"suite": "checks"}, {"suite": "binary", "path": "/tests/program", "tests": ["a"], "threads": 2}]);
+        let suites = json!([{"suite": "checks", "tests": CHECKS}, {"suite": "binary", "path": "/tests/program", "tests": ["a"]}]);
         assert_eq!(plan["suites"], suites);
         assert_eq!(expected.len(), CHECKS.len() + 1);
         assert!(expected.contains("program::a"));
-        assert!(guest.plan(&modules, &skip(&["program::c"]), 2).is_err(), "a list of what is skipped stays true");
+        let (_, expected) = guest.plan(&modules, &skip(&[]), "program::").expect("two are");
+        assert_eq!(expected.len(), 2);
+        assert!(guest.plan(&modules, &skip(&["program::c"]), "").is_err(), "a list of what is skipped stays true");
+        assert!(guest.plan(&modules, &skip(&[]), "nothing").is_err(), "nothing run is no success");
     }
 
     #[test]

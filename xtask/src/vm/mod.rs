@@ -49,8 +49,6 @@ const MANIFEST: &str = include_str!("../../kernels.toml");
 const AT_ONCE: usize = 2;
 /// A machine that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(240);
-/// Tests at a time in a machine.
-const THREADS: usize = 1;
 
 /// The arguments of `cargo xtask vm`.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -61,6 +59,9 @@ pub struct Options {
     /// Download nothing: a kernel that is not cached is skipped, and named.
     #[arg(long)]
     offline: bool,
+    /// Run those tests alone that have this text in their name, `suite::name`.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -112,7 +113,7 @@ pub fn run_all(workspace: &Workspace, options: &Options) -> Result<Sum> {
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
 
     let begun = Instant::now();
-    let rows = at_once(kernels, |kernel| one(workspace, kernel, options.offline, &guest, &directory));
+    let rows = at_once(kernels, |kernel| one(workspace, kernel, options, &guest, &directory));
     run::go_on()?;
     println!("\n{}", rows.iter().map(|row| shown(workspace, row)).collect::<String>());
     println!("all in {}", elapsed(begun.elapsed()));
@@ -156,11 +157,11 @@ fn at_once<T: Send, R: Send>(work: Vec<T>, each: impl Fn(T) -> R + Sync) -> Vec<
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
-fn one(workspace: &Workspace, kernel: &Kernel, offline: bool, guest: &Guest, directory: &Path) -> Row {
+fn one(workspace: &Workspace, kernel: &Kernel, options: &Options, guest: &Guest, directory: &Path) -> Row {
     let begun = Instant::now();
-    let outcome = kernel::ensure(workspace, kernel, offline).and_then(|found| match found {
+    let outcome = kernel::ensure(workspace, kernel, options.offline).and_then(|found| match found {
         Found::NotCached => Ok(Outcome::Skipped),
-        Found::Ready(ready) => tests(kernel, &ready, guest, directory),
+        Found::Ready(ready) => tests(kernel, &ready, &options.only, guest, directory),
     });
     let outcome = outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
     let row = Row { version: kernel.version.clone(), outcome, took: begun.elapsed() };
@@ -168,9 +169,9 @@ fn one(workspace: &Workspace, kernel: &Kernel, offline: bool, guest: &Guest, dir
     row
 }
 
-fn tests(kernel: &Kernel, ready: &Ready, guest: &Guest, directory: &Path) -> Result<Outcome> {
+fn tests(kernel: &Kernel, ready: &Ready, only: &str, guest: &Guest, directory: &Path) -> Result<Outcome> {
     let skipped: BTreeSet<String> = kernel.skip.keys().cloned().collect();
-    let (plan, expected) = guest.plan(&ready.modules, &skipped, THREADS)?;
+    let (plan, expected) = guest.plan(&ready.modules, &skipped, only)?;
     let initramfs = directory.join(format!("{}.cpio", kernel.version));
     guest.write(&ready.modules, &plan, &initramfs)?;
     println!("[vm] starting Linux {kernel}, {} tests", expected.len());
