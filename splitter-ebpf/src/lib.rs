@@ -10,6 +10,7 @@
 //! | [`affinity`] | the connections that are known |
 //! | [`tcp`], [`stamp`] | what state they are in, and since when |
 //! | [`checksum`], [`rewrite`], [`icmp`], [`refusal`] | what is written |
+//! | [`bench`] | what the bench's entry is told; nothing of it ships |
 //! | [`reason`] | why a packet isn't forwarded: counter index and label in one |
 //!
 //! The program itself (`main.rs`, `program/`) is the only code that knows maps, contexts and helpers.
@@ -21,6 +22,7 @@
 pub mod abi;
 pub mod address;
 pub mod affinity;
+pub mod bench;
 pub mod checksum;
 pub mod cohort;
 pub mod decision;

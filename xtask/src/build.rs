@@ -38,6 +38,13 @@ pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     splitter(workspace, profile)
 }
 
+/// The bench's own XDP program; a step of its own, so that nobody else waits for it.
+pub fn bench(workspace: &Workspace) -> Result<()> {
+    let library = provision(workspace)?;
+    linker::ensure(workspace)?;
+    program::build_bench(workspace, &library)
+}
+
 /// What compiling the XDP program needs (linking it needs bpf-linker as well): the pinned toolchain and `core`'s source.
 pub fn provision(workspace: &Workspace) -> Result<Library> {
     workspace::check_toolchain()?;

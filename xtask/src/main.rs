@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | vm | demo | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -8,10 +8,11 @@
 //! | `build` | the steps of `cargo xtask build`, in order |
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
-//! | `demo` | `cargo xtask demo` |
+//! | `demo`, `bench` | `cargo xtask demo`, `cargo xtask bench` |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
 mod library;
@@ -62,6 +63,11 @@ enum Task {
     /// emulated, so any machine will do. Fails by name where one cannot be had. Exit code 0:
     /// everything passed; 1: something failed.
     Vm(vm::Options),
+    /// Measure what a packet costs, what goes through the wire beside the peers, and what grows with what (as root).
+    ///
+    /// Everything after `bench` goes to the bench itself: `cargo xtask bench --only cost --json
+    /// result.json`; `cargo xtask bench -- --help` lists what it understands.
+    Bench(bench::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -88,6 +94,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test(options) => test::test(&workspace, &options),
         Task::Demo(options) => demo::demo(&workspace, &options),
         Task::Vm(options) => vm::vm(&workspace, &options),
+        Task::Bench(options) => bench::bench(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }

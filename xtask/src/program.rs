@@ -1,4 +1,4 @@
-//! The XDP program's object: `target/bpf/splitter.o`.
+//! The XDP program's object, `target/bpf/splitter.o`, and the one that the bench puts in front of it, `target/bpf-bench/bench.o`.
 
 use std::{
     fs,
@@ -19,6 +19,7 @@ use crate::{
 
 const TARGET: &str = "bpfel-unknown-none";
 const STEP: &str = "XDP program";
+const BENCH_STEP: &str = "bench entry";
 /// Clippy's counterpart, as a group of `cargo xtask test`.
 pub const CLIPPY_STEP: &str = "clippy-bpf";
 
@@ -27,22 +28,31 @@ const WANTED_FEATURES: [&str; 2] = ["`alu32`", "`allows-misaligned-mem-access`"]
 
 /// Builds the object and puts it in place if it changed.
 pub fn build(workspace: &Workspace, library: &Library) -> Result<()> {
-    let place = workspace.program();
-    report::step(STEP, &format!("compiling splitter-ebpf for {TARGET}"), || {
+    build_binary(workspace, library, STEP, "splitter", &workspace.program())
+}
+
+/// Builds the object that the bench and its test run in front of the program.
+pub fn build_bench(workspace: &Workspace, library: &Library) -> Result<()> {
+    build_binary(workspace, library, BENCH_STEP, "bench", &workspace.bench_program())
+}
+
+fn build_binary(workspace: &Workspace, library: &Library, step: &str, binary: &str, place: &Path) -> Result<()> {
+    report::step(step, &format!("compiling splitter-ebpf for {TARGET}"), || {
         let mut command = cargo(workspace, library, "build")?;
-        let built = compile(workspace, &mut command, STEP, "xdp-program.log")?;
-        let built = built.context("cargo built the XDP program and does not say where it is")?;
-        let changed = replace_if_changed(&built, &place, &workspace.own("splitter.o.new"))?;
-        let size = fs::metadata(&place).with_context(|| format!("cannot read {}", place.display()))?.len();
+        command.args(["--bin", binary]);
+        let built = compile(workspace, &mut command, step, &format!("xdp-{binary}.log"))?;
+        let built = built.with_context(|| format!("cargo built {binary} and does not say where it is"))?;
+        let changed = replace_if_changed(&built, place, &workspace.own(&format!("{binary}.o.new")))?;
+        let size = fs::metadata(place).with_context(|| format!("cannot read {}", place.display()))?.len();
         let state = if changed { "built" } else { "unchanged:" };
-        Ok(((), format!("{state} {}, {} KiB", workspace.shown(&place), size.div_ceil(1024))))
+        Ok(((), format!("{state} {}, {} KiB", workspace.shown(place), size.div_ceil(1024))))
     })
 }
 
 /// Clippy on the code that only the kernel's target compiles.
 pub fn clippy(workspace: &Workspace, library: &Library) -> Result<()> {
     let mut command = cargo(workspace, library, "clippy")?;
-    command.args(["--lib", "--", "-D", "warnings"]);
+    command.args(["--lib", "--bins", "--", "-D", "warnings"]);
     compile(workspace, &mut command, CLIPPY_STEP, "clippy-bpf.log").map(|_| ())
 }
 
@@ -50,7 +60,7 @@ fn cargo(workspace: &Workspace, library: &Library, subcommand: &str) -> Result<C
     let mut command = workspace.cargo(subcommand);
     let format = if io::stderr().is_terminal() { "json-diagnostic-rendered-ansi" } else { "json" };
     command
-        .args(["--package", "splitter-ebpf", "--bin", "splitter", "--profile", "bpf"])
+        .args(["--package", "splitter-ebpf", "--profile", "bpf"])
         .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
         .arg(workspace.program_target())
         .args(["--message-format", format])

@@ -202,7 +202,7 @@ fn perform(workspace: &Workspace, check: Check) -> Row {
     let mut tally = Tally::default();
     let verdict = match check.work {
         Work::Packages => verdict(packages::ensure(workspace, &packages::TESTS)),
-        Work::Build => verdict(build::build(workspace, Profile::Dev)),
+        Work::Build => verdict(build::build(workspace, Profile::Dev).and_then(|()| build::bench(workspace))),
         Work::Tool(arguments) => verdict(tool(&mut cargo(workspace, &arguments))),
         Work::ProgramClippy => verdict(build::provision(workspace).and_then(|library| program::clippy(workspace, &library))),
         Work::Tests { arguments, may_be_empty } => {

@@ -63,6 +63,11 @@ impl Workspace {
         self.target.join("bpf").join("splitter.o")
     }
 
+    /// The bench's own object. Not beside the program's, which is watched.
+    pub fn bench_program(&self) -> PathBuf {
+        self.target.join("bpf-bench").join("bench.o")
+    }
+
     /// Cargo's target directory for the XDP program. Not the object's own directory, which holds nothing else, for
     /// the build script of `splitter-user` watches that one.
     pub fn program_target(&self) -> PathBuf {

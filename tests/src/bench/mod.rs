@@ -4,6 +4,13 @@
 //! [`report`].
 
 pub mod cost;
+pub mod docs;
+pub mod machine;
+pub mod options;
+pub mod plot;
 pub mod report;
 pub mod scale;
+pub mod stats;
+pub mod tables;
+pub mod targets;
 pub mod wire;

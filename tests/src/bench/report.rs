@@ -2,9 +2,13 @@
 
 use serde::Serialize;
 
+use super::machine::Machine;
+
 /// Everything that one run found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
+    /// Where and how.
+    pub machine: Machine,
     /// What a packet costs.
     pub cost: Vec<Cost>,
     /// What goes through the wire.

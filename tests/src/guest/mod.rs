@@ -6,6 +6,7 @@
 
 mod binaries;
 mod checks;
+mod cost;
 mod machine;
 mod plan;
 
@@ -66,7 +67,7 @@ fn run() -> Result<bool> {
         match suite {
             Suite::Checks { tests } => checks::run(&mut told, tests),
             Suite::Binary { path, tests } => binaries::run(&mut told, path, tests),
-            Suite::Cost => bail!("not here yet"),
+            Suite::Cost => cost::run(&mut told),
         }
         .with_context(|| format!("{suite:?}"))?;
     }

@@ -30,6 +30,8 @@ const CHECKS: [&str; 2] = [
 pub struct Guest {
     init: PathBuf,
     splitter: PathBuf,
+    /// The bench's XDP program, which the guest finds by its place in the root directory.
+    bench: PathBuf,
     pub suites: Vec<Binary>,
 }
 
@@ -43,6 +45,7 @@ pub struct Binary {
 /// Builds everything that runs in the machines: what `cargo test` builds, so that nothing is compiled for them alone.
 pub fn build(workspace: &Workspace) -> Result<Guest> {
     build::build(workspace, Profile::Dev)?;
+    build::bench(workspace)?;
     report::step("guest", "building the tests that run in the machines", || {
         let mut command = workspace.cargo("build");
         command.args(["--package=splitter-tests", "--bin=guest", "--message-format=json-render-diagnostics"]);
@@ -60,7 +63,8 @@ pub fn build(workspace: &Workspace) -> Result<Guest> {
         let suites = suites.into_iter().collect::<Result<Vec<_>>>()?;
         let count: usize = suites.iter().map(|suite| suite.tests.len()).sum();
         let splitter = workspace.target.join("debug").join("splitter");
-        Ok((Guest { init: one(&made, "guest")?, splitter, suites }, format!("built, {count} tests")))
+        let guest = Guest { init: one(&made, "guest")?, splitter, bench: workspace.bench_program(), suites };
+        Ok((guest, format!("built, {count} tests")))
     })
 }
 
@@ -128,6 +132,8 @@ impl Guest {
             let content = fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;
             tree.add(library.to_str().context("a library's name is not text")?, &content)?;
         }
+        let bench = fs::read(&self.bench).with_context(|| format!("cannot read {}", self.bench.display()))?;
+        tree.add("/bpf-bench/bench.o", &bench)?;
         for module in modules {
             tree.add(&in_machine(module), &module.content)?;
         }
@@ -222,7 +228,7 @@ mod tests {
             tests: tests.iter().map(|test| (*test).to_owned()).collect(),
         };
         let suites = vec![binary("program", &["a", "b"]), binary("net", &["a"])];
-        let guest = Guest { init: PathBuf::new(), splitter: PathBuf::new(), suites };
+        let guest = Guest { init: PathBuf::new(), splitter: PathBuf::new(), bench: PathBuf::new(), suites };
         let skip = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let modules = [Module { name: "veth".into(), content: Vec::new() }];
 

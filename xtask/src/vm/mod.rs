@@ -48,7 +48,7 @@ const MANIFEST: &str = include_str!("../../kernels.toml");
 /// Machines that run beside each other; each has one processor, which is one thread of the emulator's.
 const AT_ONCE: usize = 2;
 /// A machine that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// The arguments of `cargo xtask vm`.
 #[derive(clap::Args, Clone, Debug, Default)]
