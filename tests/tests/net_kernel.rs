@@ -60,7 +60,11 @@ fn whole_life(topology: Topology, mode: Mode) {
     thread::sleep(WHILE);
     for running in running {
         let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
-        assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (CONNECTIONS, 0, 0, 0), "{mode}: {report:?}");
+        assert_eq!(
+            (report.opened, report.broken, report.bytes_wrong, report.strangers),
+            (CONNECTIONS, 0, 0, 0),
+            "{mode}: {report:?}"
+        );
         assert_eq!(report.by_server.len(), 3, "{mode}, still: {report:?}");
     }
 

@@ -44,7 +44,11 @@ fn verified(dataplane: &mut KernelDataplane, lines: &mut Vec<Line>) -> Result<()
         let instructions = program.info().context("asking about the program")?.verified_instruction_count();
         lines.push(Line::Verified { program: name.into(), instructions });
     }
-    ensure!(takes_multi_buffer()? == dataplane.info().multi_buffer, "of the two the wrong one is attached: {:?}", dataplane.info());
+    ensure!(
+        takes_multi_buffer()? == dataplane.info().multi_buffer,
+        "of the two the wrong one is attached: {:?}",
+        dataplane.info()
+    );
     Ok(())
 }
 

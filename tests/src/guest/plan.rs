@@ -162,7 +162,10 @@ mod tests {
                 Line::Verified { program: "splitter".into(), instructions: None },
                 r#"{"line":"verified","program":"splitter","instructions":null}"#,
             ),
-            (Line::Cost { case: "not-ours".into(), instructions: 12.0 }, r#"{"line":"cost","case":"not-ours","instructions":12.0}"#),
+            (
+                Line::Cost { case: "not-ours".into(), instructions: 12.0 },
+                r#"{"line":"cost","case":"not-ours","instructions":12.0}"#,
+            ),
             (Line::Ended { tests: 3 }, r#"{"line":"ended","tests":3}"#),
         ] {
             assert_eq!(serde_json::to_string(&line).expect("JSON"), expected);

@@ -21,10 +21,8 @@ use crate::{
 /// The test binaries that run in the machines.
 const SUITES: [&str; 3] = ["program", "program_oracle", "net_kernel"];
 /// The checks that the guest itself makes, as `tests/src/guest/checks.rs` names them.
-const CHECKS: [&str; 2] = [
-    "the_verifier_takes_the_program_with_and_without_multi_buffer_frames",
-    "the_agents_code_attaches_the_program_natively",
-];
+const CHECKS: [&str; 2] =
+    ["the_verifier_takes_the_program_with_and_without_multi_buffer_frames", "the_agents_code_attaches_the_program_natively"];
 
 /// Binaries, built.
 pub struct Guest {
@@ -94,9 +92,12 @@ impl Guest {
         let mut suites = Vec::new();
         let mut unknown = skipped.clone();
         let checks = ("checks", &CHECKS.map(str::to_owned)[..]);
-        for (suite, tests) in std::iter::once(checks).chain(self.suites.iter().map(|suite| (suite.name.as_str(), &suite.tests[..]))) {
+        for (suite, tests) in
+            std::iter::once(checks).chain(self.suites.iter().map(|suite| (suite.name.as_str(), &suite.tests[..])))
+        {
             let full = |test: &String| format!("{suite}::{test}");
-            let wanted: Vec<&String> = tests.iter().filter(|test| !unknown.remove(&full(test)) && full(test).contains(only)).collect();
+            let wanted: Vec<&String> =
+                tests.iter().filter(|test| !unknown.remove(&full(test)) && full(test).contains(only)).collect();
             if wanted.is_empty() {
                 continue;
             }
@@ -119,9 +120,11 @@ impl Guest {
     /// Writes a machine's initial file system.
     pub fn write(&self, modules: &[Module], plan: &Value, to: &Path) -> Result<()> {
         let failed = || format!("cannot write {}", to.display());
-        let mut tree = Tree { archive: Archive::new(BufWriter::new(File::create(to).with_context(failed)?)), made: BTreeSet::new() };
+        let mut tree =
+            Tree { archive: Archive::new(BufWriter::new(File::create(to).with_context(failed)?)), made: BTreeSet::new() };
         let ip = workspace::require("ip", "apt-get install iproute2")?;
-        let mut programs = vec![("/init".to_owned(), &self.init), ("/bin/splitter".to_owned(), &self.splitter), ("/bin/ip".to_owned(), &ip)];
+        let mut programs =
+            vec![("/init".to_owned(), &self.init), ("/bin/splitter".to_owned(), &self.splitter), ("/bin/ip".to_owned(), &ip)];
         programs.extend(self.suites.iter().map(|binary| (format!("/tests/{}", binary.name), &binary.path)));
         let mut libraries = BTreeSet::new();
         for (place, program) in programs {

@@ -26,6 +26,9 @@ const FAILED: i32 = 0x2b << 1 | 1;
 /// What the kernel is told. The emulated processor has no speculation to be guarded against, and guarding takes its time; so does clearing memory.
 const PARAMETERS: &str = "console=ttyS0 loglevel=4 panic=-1 mitigations=off init_on_alloc=0 rdinit=/init";
 
+/// The same chance and the same time in each run, for machines that are to do the same to the instruction.
+const ALIKE: [&str; 4] = ["-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"];
+
 /// A machine to be run.
 pub struct Machine<'a> {
     /// What its files are called.
@@ -88,7 +91,7 @@ impl Machine<'_> {
         command.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
         command.arg("-append").arg(PARAMETERS);
         if self.counts_instructions {
-            command.args(["-icount", "shift=0,sleep=off"]);
+            command.args(["-icount", "shift=0,sleep=off"]).args(ALIKE);
         }
         command
     }

@@ -7,13 +7,17 @@
 //! | `guest`, `cpio` | what runs inside: binaries, what they call, the plan |
 //! | `machine` | the emulator |
 //! | `told` | what a machine tells, and whether that is a success |
+//! | `budgets` | how many instructions there may be |
+//! | `results` | what is printed and written |
 
+mod budgets;
 mod cpio;
 mod guest;
 mod kernel;
 mod machine;
 mod manifest;
 mod modules;
+mod results;
 mod told;
 
 use std::{
@@ -27,26 +31,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 
+pub use self::results::Sum;
 use self::{
+    budgets::{Instructions, Verdict},
     guest::Guest,
     kernel::{Found, Ready},
     machine::Machine,
     manifest::{Kernel, Manifest},
-    told::{Judgement, Told},
+    results::{Outcome, Results, Row},
+    told::Told,
 };
-use crate::{
-    packages,
-    report::elapsed,
-    run,
-    workspace::Workspace,
-};
+use crate::{packages, run, workspace::Workspace};
 
 /// The kernels.
 const MANIFEST: &str = include_str!("../../kernels.toml");
 /// Machines that run beside each other; each has one processor, which is one thread of the emulator's.
 const AT_ONCE: usize = 2;
+/// The kernel on which instructions by packet are counted.
+const COST: &str = "6.12";
 /// A machine that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -62,6 +65,9 @@ pub struct Options {
     /// Run those tests alone that have this text in their name, `suite::name`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Write what was found into tests/budgets.toml, instead of comparing it with what is there.
+    #[arg(long, conflicts_with = "only")]
+    bless_budgets: bool,
     /// Write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,28 +80,6 @@ impl Options {
     }
 }
 
-/// What all machines come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum {
-    pub passed: u64,
-    pub failed: u64,
-}
-
-/// What became of one kernel.
-struct Row {
-    version: String,
-    outcome: Outcome,
-    took: Duration,
-}
-
-enum Outcome {
-    /// It isn't there, and nothing may be downloaded.
-    Skipped,
-    /// It didn't come to a run.
-    Failed(String),
-    Ran { told: Told, judgement: Judgement, console: PathBuf },
-}
-
 /// Runs the machines; the last line printed is `N passed, N failed`.
 pub fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let sum = run_all(workspace, options)?;
@@ -103,25 +87,57 @@ pub fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds, runs, prints each kernel's results.
+/// Builds, runs, prints each machine's results.
 pub fn run_all(workspace: &Workspace, options: &Options) -> Result<Sum> {
     let manifest = Manifest::parse(MANIFEST)?;
     let kernels = chosen(&manifest, &options.kernels)?;
+    let budgets = Instructions::parse(budgets::TEXT)?;
     packages::ensure(workspace, &[machine::TOOL, ("ip", "iproute2")])?;
     let guest = guest::build(workspace)?;
     let directory = workspace.target.join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
 
     let begun = Instant::now();
-    let rows = at_once(kernels, |kernel| one(workspace, kernel, options, &guest, &directory));
+    let rows = at_once(jobs(kernels, &options.only), |job| one(workspace, job, options, &guest, &directory));
     run::go_on()?;
-    println!("\n{}", rows.iter().map(|row| shown(workspace, row)).collect::<String>());
-    println!("all in {}", elapsed(begun.elapsed()));
+    let results = Results { rows, took: begun.elapsed() };
+    let found = results.instructions();
+    let verdict = if options.only.is_empty() { budgets.judge(&found) } else { Verdict::default() };
+    print!("\n{}", results.shown(workspace, &verdict));
     if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&json(&rows)).context("JSON of plain values")?;
+        let text = serde_json::to_string_pretty(&results.json(&verdict)).context("JSON of plain values")?;
         fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     }
-    Ok(sum(&rows))
+    let mut sum = results.sum();
+    if options.bless_budgets {
+        budgets.blessed(&found).write(&workspace.root.join(budgets::PLACE))?;
+        println!("{} has what was found", budgets::PLACE);
+    } else {
+        sum.passed += verdict.within as u64;
+        sum.failed += verdict.failures.len() as u64;
+    }
+    Ok(sum)
+}
+
+/// What one machine is for.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    kernel: &'a Kernel,
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Tests,
+    /// Counting instructions by packet, which is done on one kernel: what ships runs the same ones on all, but for what a kernel's compiler inlines.
+    Cost,
+}
+
+/// The longest first.
+fn jobs<'a>(kernels: Vec<&'a Kernel>, only: &str) -> Vec<Job<'a>> {
+    let cost = kernels.iter().filter(|kernel| kernel.version == COST && only.is_empty()).map(|kernel| (*kernel, Purpose::Cost));
+    let tests = kernels.iter().map(|kernel| (*kernel, Purpose::Tests));
+    cost.chain(tests).map(|(kernel, purpose)| Job { kernel, purpose }).collect()
 }
 
 fn chosen<'a>(manifest: &'a Manifest, wanted: &[String]) -> Result<Vec<&'a Kernel>> {
@@ -131,7 +147,11 @@ fn chosen<'a>(manifest: &'a Manifest, wanted: &[String]) -> Result<Vec<&'a Kerne
     }
     let known: Vec<&str> = all.iter().map(|kernel| kernel.version.as_str()).collect();
     for version in wanted {
-        ensure!(known.contains(&version.as_str()), "there is no kernel {version} in xtask/kernels.toml, which has {}", known.join(", "));
+        ensure!(
+            known.contains(&version.as_str()),
+            "there is no kernel {version} in xtask/kernels.toml, which has {}",
+            known.join(", ")
+        );
     }
     Ok(all.into_iter().filter(|kernel| wanted.contains(&kernel.version)).collect())
 }
@@ -157,31 +177,42 @@ fn at_once<T: Send, R: Send>(work: Vec<T>, each: impl Fn(T) -> R + Sync) -> Vec<
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
-fn one(workspace: &Workspace, kernel: &Kernel, options: &Options, guest: &Guest, directory: &Path) -> Row {
+fn one(workspace: &Workspace, job: Job<'_>, options: &Options, guest: &Guest, directory: &Path) -> Row {
     let begun = Instant::now();
-    let outcome = kernel::ensure(workspace, kernel, options.offline).and_then(|found| match found {
+    let found = kernel::ensure(workspace, job.kernel, options.offline);
+    let outcome = found.and_then(|found| match found {
         Found::NotCached => Ok(Outcome::Skipped),
-        Found::Ready(ready) => tests(kernel, &ready, &options.only, guest, directory),
+        Found::Ready(ready) => start(job, &ready, &options.only, guest, directory),
     });
     let outcome = outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-    let row = Row { version: kernel.version.clone(), outcome, took: begun.elapsed() };
-    print!("{}", shown(workspace, &row));
+    let row = Row { version: job.kernel.version.clone(), purpose: job.purpose, outcome, took: begun.elapsed() };
+    println!("[vm] {}", row.headline());
     row
 }
 
-fn tests(kernel: &Kernel, ready: &Ready, only: &str, guest: &Guest, directory: &Path) -> Result<Outcome> {
-    let skipped: BTreeSet<String> = kernel.skip.keys().cloned().collect();
-    let (plan, expected) = guest.plan(&ready.modules, &skipped, only)?;
-    let initramfs = directory.join(format!("{}.cpio", kernel.version));
+fn start(job: Job<'_>, ready: &Ready, only: &str, guest: &Guest, directory: &Path) -> Result<Outcome> {
+    let kernel = job.kernel;
+    let (name, plan, expected) = match job.purpose {
+        Purpose::Tests => {
+            let skipped: BTreeSet<String> = kernel.skip.keys().cloned().collect();
+            let (plan, expected) = guest.plan(&ready.modules, &skipped, only)?;
+            (kernel.version.clone(), plan, expected)
+        }
+        Purpose::Cost => (format!("{}-cost", kernel.version), Guest::cost_plan(&ready.modules), BTreeSet::new()),
+    };
+    let initramfs = directory.join(format!("{name}.cpio"));
     guest.write(&ready.modules, &plan, &initramfs)?;
-    println!("[vm] starting Linux {kernel}, {} tests", expected.len());
+    println!(
+        "[vm] starting Linux {kernel}: {}",
+        if expected.is_empty() { "cost".to_owned() } else { format!("{} tests", expected.len()) }
+    );
     let machine = Machine {
-        name: &kernel.version,
+        name: &name,
         image: &ready.image,
         initramfs: &initramfs,
         directory,
         cpus: 1,
-        counts_instructions: false,
+        counts_instructions: job.purpose == Purpose::Cost,
         limit: LIMIT,
     };
     let ended = machine.run()?;
@@ -190,56 +221,4 @@ fn tests(kernel: &Kernel, ready: &Ready, only: &str, guest: &Guest, directory: &
     let told = Told::read(&String::from_utf8_lossy(&text))?;
     let judgement = told.judge(&kernel.release, &expected, ended);
     Ok(Outcome::Ran { told, judgement, console: machine.console() })
-}
-
-fn shown(workspace: &Workspace, row: &Row) -> String {
-    let head = format!("Linux {:<5} {:>10}  ", row.version, elapsed(row.took));
-    match &row.outcome {
-        Outcome::Skipped => format!("{head}skipped: not in target/kernels, and --offline downloads nothing\n"),
-        Outcome::Failed(why) => format!("{head}FAILED: {why}\n"),
-        Outcome::Ran { told, judgement, console } => {
-            let verified: String = told.verified.iter().map(|(program, count)| format!(", {program} {count}")).collect();
-            let mut text = format!("{head}{} passed, {} failed{verified}\n", judgement.passed, judgement.failures.len());
-            for failure in &judgement.failures {
-                text.push_str(&format!("    {failure}\n"));
-            }
-            if !judgement.failures.is_empty() {
-                text.push_str(&format!("    what it printed is in {}\n", workspace.shown(console)));
-            }
-            text
-        }
-    }
-}
-
-fn sum(rows: &[Row]) -> Sum {
-    rows.iter().fold(Sum::default(), |sum, row| match &row.outcome {
-        Outcome::Skipped => sum,
-        Outcome::Failed(_) => Sum { failed: sum.failed + 1, ..sum },
-        Outcome::Ran { judgement, .. } => {
-            Sum { passed: sum.passed + judgement.passed as u64, failed: sum.failed + judgement.failures.len() as u64 }
-        }
-    })
-}
-
-/// `kernels[] {version, passed, failed, seconds, insns {case: n}}`.
-fn json(rows: &[Row]) -> serde_json::Value {
-    let kernels: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            let (version, seconds) = (&row.version, row.took.as_secs_f64());
-            match &row.outcome {
-                Outcome::Skipped => json!({"version": version, "skipped": true, "seconds": seconds}),
-                Outcome::Failed(why) => json!({"version": version, "passed": 0, "failed": 1, "seconds": seconds, "error": why}),
-                Outcome::Ran { told, judgement, .. } => json!({
-                    "version": version,
-                    "passed": judgement.passed,
-                    "failed": judgement.failures.len(),
-                    "failures": judgement.failures,
-                    "seconds": seconds,
-                    "insns": told.verified,
-                }),
-            }
-        })
-        .collect();
-    json!({"kernels": kernels})
 }

@@ -148,7 +148,13 @@ mod tests {
             ("\"b\",\"passed\":true", "\"b\",\"passed\":false", &["a", "b"], Ended::Failed, "b: failed"),
             ("\"b\"", "\"a\"", &["a", "b"], Ended::Passed, "a: told of twice"),
             ("6.1.0", "6.1.1", &["a", "b"], Ended::Passed, "is 6.1.1, not 6.1.0"),
-            (r#"{"line":"ended","tests":2}"#, r#"{"line":"ended","tests":3}"#, &["a", "b"], Ended::Passed, "counted 3 tests and told of 2"),
+            (
+                r#"{"line":"ended","tests":2}"#,
+                r#"{"line":"ended","tests":3}"#,
+                &["a", "b"],
+                Ended::Passed,
+                "counted 3 tests and told of 2",
+            ),
             ("{\"line\":\"ended\",\"tests\":2}\n", "", &["a", "b"], Ended::Passed, "did not come to the end"),
         ] {
             let told = Told::read(&GOOD.replace(from, to)).expect("well-formed");
