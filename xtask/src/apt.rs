@@ -57,38 +57,55 @@ pub fn download(package: &Package, work: &Path, log: &Path) -> Result<PathBuf> {
     let install = "this needs Debian's tools, or rustup with a way to its server";
     workspace::require("apt-get", install)?;
     workspace::require("dpkg", install)?;
+    let (work, only_ours) = index(Archive::Main, package.suite, step, work, log)?;
+    println!("[{step}] downloading {} {}", package.name, package.version);
+    apt_get(step, &work, log, |command| {
+        command.args(&only_ours).args(["download", &format!("{}={}", package.name, package.version)]);
+    })?;
+    archive(&work, package)
+}
+
+/// What a suite has: its packages' descriptions, one after the other, with empty lines between.
+pub fn available(archive: Archive, suite: &str, step: &str, work: &Path, log: &Path) -> Result<String> {
+    let (work, only_ours) = index(archive, suite, step, work, log)?;
+    let mut command = Command::new("apt-cache");
+    // Without what is installed here.
+    command.args(private(&work)).args(only_ours).args(["-oDir::State::status=/dev/null", "dumpavail"]);
+    output_of(&mut command)
+}
+
+/// Reads a suite's index into `work`. Gives back that directory's absolute path, and the options by which apt knows this suite alone.
+fn index(archive: Archive, suite: &str, step: &str, work: &Path, log: &Path) -> Result<(PathBuf, Vec<String>)> {
     let keyring = KEYRINGS
         .iter()
         .find(|path| Path::new(path).exists())
         .context("Debian's signing keys are missing: apt-get install debian-archive-keyring")?;
-
     // apt reads its directories as relative to its own configuration unless they are absolute.
     let work = std::path::absolute(work).with_context(|| format!("cannot use {}", work.display()))?;
+    make_directories(&work)?;
+    let mirror = mirror(archive, step, &work, log)?;
+    let sources = work.join("sources.list");
+    fs::write(&sources, format!("deb [signed-by={keyring}] {mirror} {suite} main\n"))
+        .with_context(|| format!("cannot write {}", sources.display()))?;
+    let only_ours = vec![
+        format!("-oDir::Etc::sourcelist={}", sources.display()),
+        "-oDir::Etc::sourceparts=-".to_owned(),
+        "-oAcquire::Languages=none".to_owned(),
+    ];
+    println!("[{step}] reading the index of {suite} from {mirror}");
+    apt_get(step, &work, log, |command| {
+        command.args(&only_ours).arg("update");
+    })?;
+    Ok((work, only_ours))
+}
+
+/// What apt needs to be there.
+fn make_directories(work: &Path) -> Result<()> {
     for directory in ["lists/partial", "cache/archives/partial"] {
         let directory = work.join(directory);
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    let mirror = mirror(Archive::Main, step, &work, log)?;
-    let sources = work.join("sources.list");
-    fs::write(&sources, format!("deb [signed-by={keyring}] {mirror} {} main\n", package.suite))
-        .with_context(|| format!("cannot write {}", sources.display()))?;
-
-    let only_ours = |command: &mut Command| {
-        command
-            .arg(format!("-oDir::Etc::sourcelist={}", sources.display()))
-            .args(["-oDir::Etc::sourceparts=-", "-oAcquire::Languages=none"]);
-    };
-    println!("[{step}] reading the index of {} from {mirror}", package.suite);
-    apt_get(step, &work, log, |command| {
-        only_ours(command);
-        command.arg("update");
-    })?;
-    println!("[{step}] downloading {} {}", package.name, package.version);
-    apt_get(step, &work, log, |command| {
-        only_ours(command);
-        command.args(["download", &format!("{}={}", package.name, package.version)]);
-    })?;
-    archive(&work, package)
+    Ok(())
 }
 
 /// Downloads one file of an archive, by its place there, to `file`; it has this SHA-256 then. No index is read.
@@ -120,6 +137,7 @@ pub fn unpack(archive: &Path, root: &Path, step: &str, log: &Path) -> Result<()>
 /// had none, one is made into our own directory.
 pub fn mirror(archive: Archive, step: &str, work: &Path, log: &Path) -> Result<String> {
     workspace::require("apt-get", "this needs Debian's tools")?;
+    make_directories(work)?;
     let ask = |ours: bool| {
         let mut command = Command::new("apt-get");
         if ours {

@@ -63,3 +63,16 @@ fn load(flags: u32) -> io::Result<OwnedFd> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machines_kernel_says_what_it_can_do() {
+        // The tests run as root on a kernel that has it; the others are tried in `cargo xtask vm`.
+        assert!(multi_buffer().expect("root may ask"), "Linux 5.18 and later");
+        let error = load(1 << 31).expect_err("no kernel has this flag");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    }
+}

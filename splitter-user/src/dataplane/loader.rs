@@ -292,6 +292,9 @@ fn load_program(ebpf: &mut Ebpf) -> Result<(&'static str, Option<u32>), OpenErro
         io::ErrorKind::PermissionDenied => OpenError::NotPermitted,
         _ => OpenError::kernel("finding out whether the kernel takes jumbo frames in XDP", error),
     })?;
+    if !multi_buffer {
+        tracing::warn!("this kernel's XDP takes no frames of more than one buffer: jumbo frames need Linux 5.18");
+    }
     let name = if multi_buffer { MULTI_BUFFER } else { SINGLE_BUFFER };
     let program = xdp(ebpf, name)?;
     program.load().map_err(|error| explain_program("loading the XDP program", &error))?;

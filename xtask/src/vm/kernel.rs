@@ -68,11 +68,7 @@ fn is_intact(file: &Path, package: &Package) -> Result<bool> {
 
 fn download(workspace: &Workspace, kernel: &Kernel, package: &Package, file: &Path) -> Result<()> {
     println!("[vm] downloading {} {}", package.name, package.version);
-    let work = workspace.own("apt-kernels");
-    for directory in ["lists/partial", "cache/archives/partial"] {
-        let directory = work.join(directory);
-        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
+    let work = workspace.own(&format!("apt-{}", kernel.suite));
     let log = workspace.own(&format!("kernel-{}.log", kernel.version));
     let mirror = apt::mirror(kernel.archive(), "vm", &work, &log)?;
     let partial = file.with_extension("partial");

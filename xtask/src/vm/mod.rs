@@ -8,6 +8,7 @@
 //! | `machine` | the emulator |
 //! | `told` | what a machine tells, and whether that is a success |
 //! | `budgets` | how many instructions there may be |
+//! | `update` | a newer manifest |
 //! | `results` | what is printed and written |
 
 mod budgets;
@@ -19,6 +20,7 @@ mod manifest;
 mod modules;
 mod results;
 mod told;
+mod update;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -68,6 +70,9 @@ pub struct Options {
     /// Write what was found into tests/budgets.toml, instead of comparing it with what is there.
     #[arg(long, conflicts_with = "only")]
     bless_budgets: bool,
+    /// Run nothing: write the newest kernel of each line into xtask/kernels.toml.
+    #[arg(long, conflicts_with_all = ["offline", "only", "bless_budgets", "json"])]
+    update_manifest: bool,
     /// Write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -82,6 +87,10 @@ impl Options {
 
 /// Runs the machines; the last line printed is `N passed, N failed`.
 pub fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    if options.update_manifest {
+        update::update(workspace, &Manifest::parse(MANIFEST)?, MANIFEST)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let sum = run_all(workspace, options)?;
     println!("{} passed, {} failed", sum.passed, sum.failed);
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
