@@ -108,6 +108,25 @@ pub struct Packet {
     pub fragment: Fragment,
 }
 
+impl Packet {
+    /// Where the network header begins in the frame: not beyond [`OFFSET`].
+    ///
+    /// Masked, not only said: the verifier knows nothing of a packet that was left in memory, and what a comparison tells it of a register, that of
+    /// kernels before 6.2 doesn't carry over to the stack's copy of it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn network_at(&self) -> usize {
+        (self.network & OFFSET) as usize
+    }
+
+    /// Where the transport header begins; as with [`Self::network_at`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn transport_at(&self) -> usize {
+        (self.transport & OFFSET) as usize
+    }
+}
+
 /// Reads a frame's headers.
 ///
 /// # Errors

@@ -59,9 +59,9 @@ pub fn quote(frame: &impl Frame, packet: &Packet) -> Result<Quote, Skip> {
     if !is_error(packet.family, packet.flags) {
         return Err(Skip::IcmpNotError);
     }
-    let icmp: &[u8; ICMP] = frame.get(packet.transport as usize).ok_or(Skip::TruncatedIcmp)?;
+    let icmp: &[u8; ICMP] = frame.get(packet.transport_at()).ok_or(Skip::TruncatedIcmp)?;
     let code = icmp[1];
-    let at = packet.transport as usize + ICMP;
+    let at = packet.transport_at() + ICMP;
     let end = (packet.network + packet.length) as usize;
     let cut = Skip::IcmpTruncatedQuote;
     let (source, destination, protocol, transport) = match packet.family {
@@ -189,7 +189,7 @@ pub fn translate(frame: &mut impl Frame, packet: &Packet, quote: &Quote, to: &Tr
         message = message.word(old, new);
     }
 
-    let field: &mut [u8; 2] = frame.get_mut(packet.transport as usize + 2).ok_or(OutOfFrame)?;
+    let field: &mut [u8; 2] = frame.get_mut(packet.transport_at() + 2).ok_or(OutOfFrame)?;
     *field = message.update(u16::from_ne_bytes(*field)).to_ne_bytes();
     Ok(())
 }

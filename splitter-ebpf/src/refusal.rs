@@ -33,8 +33,8 @@ pub const fn unreachable_growth(family: Family) -> usize {
 /// See [`OutOfFrame`].
 #[inline(always)]
 pub fn reset(frame: &mut impl Frame, packet: &Packet) -> Result<usize, OutOfFrame> {
-    let network = packet.network as usize;
-    let segment: &[u8; TCP] = frame.get(packet.transport as usize).ok_or(OutOfFrame)?;
+    let network = packet.network_at();
+    let segment: &[u8; TCP] = frame.get(packet.transport_at()).ok_or(OutOfFrame)?;
     let sequence = u32::from_be_bytes([segment[4], segment[5], segment[6], segment[7]]);
     let acknowledgment = [segment[8], segment[9], segment[10], segment[11]];
     let header = u32::from(segment[12] >> 4) * 4;
@@ -72,7 +72,7 @@ pub fn reset(frame: &mut impl Frame, packet: &Packet) -> Result<usize, OutOfFram
 #[inline(always)]
 pub fn unreachable(frame: &mut impl Frame, packet: &Packet) -> Result<usize, OutOfFrame> {
     let growth = unreachable_growth(packet.family);
-    let network = packet.network as usize;
+    let network = packet.network_at();
     move_link_header(frame, packet.tags, growth)?;
     let quoted = ((packet.transport - packet.network) as usize + 8).min(QUOTE);
 

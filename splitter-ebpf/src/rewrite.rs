@@ -82,7 +82,7 @@ pub fn ends(frame: &mut impl Frame, packet: &Packet, source: End, destination: E
     if matches!(packet.fragment, Fragment::Later) {
         return Ok(());
     }
-    transport(frame, packet.transport as usize, packet.protocol, source.port, destination.port, deltas.transport)
+    transport(frame, packet.transport_at(), packet.protocol, source.port, destination.port, deltas.transport)
 }
 
 /// Writes addresses, TTL and the network header's checksum.
@@ -97,7 +97,7 @@ pub fn network(
     destination: Address,
     delta: Delta,
 ) -> Result<(), OutOfFrame> {
-    let at = packet.network as usize;
+    let at = packet.network_at();
     match packet.family {
         Family::V4 => {
             let ip: &mut [u8; 20] = frame.get_mut(at).ok_or(OutOfFrame)?;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod guest;
 pub mod lab;
 pub mod node;
 pub mod oracle;

@@ -132,7 +132,7 @@ fn from_debian(workspace: &Workspace, version: &str, root: &Path) -> Result<()> 
             fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
-    apt::unpack(&archive, &partial, &workspace.own("dpkg.log"))?;
+    apt::unpack(&archive, &partial, STEP, &workspace.own("dpkg.log"))?;
     keep_library_alone(&partial.join(package_directory(version)))?;
     fs::rename(&partial, root).with_context(|| format!("cannot move {} into place", partial.display()))?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;

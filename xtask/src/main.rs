@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | demo | bench | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -9,6 +9,7 @@
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
 //! | `demo`, `bench` | `cargo xtask demo`, `cargo xtask bench` |
+//! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
 mod bench;
@@ -22,6 +23,7 @@ mod report;
 mod results;
 mod run;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -55,6 +57,12 @@ enum Task {
     /// Everything after `demo` goes to the demo itself: `cargo xtask demo --json result.json`;
     /// `cargo xtask demo -- --help` lists what it understands.
     Demo(demo::Options),
+    /// Run the program and its tests on other kernels, each in a virtual machine of its own.
+    ///
+    /// Debian's kernels, as xtask/kernels.toml names them, are downloaded into `target/kernels` and
+    /// emulated, so any machine will do. Fails by name where one cannot be had. Exit code 0:
+    /// everything passed; 1: something failed.
+    Vm(vm::Options),
     /// Measure what a packet costs, what goes through the wire beside the peers, and what grows with what (as root).
     ///
     /// Everything after `bench` goes to the bench itself: `cargo xtask bench --only cost --json
@@ -85,6 +93,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(options) => build::build(&workspace, options.profile()).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::test(&workspace, &options),
         Task::Demo(options) => demo::demo(&workspace, &options),
+        Task::Vm(options) => vm::vm(&workspace, &options),
         Task::Bench(options) => bench::bench(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }

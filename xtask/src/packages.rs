@@ -17,8 +17,11 @@ use crate::{
     workspace::{self, Workspace},
 };
 
-/// Each command, with Debian's package of it.
-const COMMANDS: [(&str, &str); 7] = [
+/// A command, with Debian's package of it.
+pub type Tool = (&'static str, &'static str);
+
+/// What the tests call.
+pub const TESTS: [Tool; 7] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -34,16 +37,16 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const DENY: &str = "#!/bin/sh\n# Written by `cargo xtask test` while it installs packages; safe to remove.\nexit 101\n";
 const UPDATE_LIMIT: Duration = Duration::from_secs(180);
 
-/// Installs what is missing, starting none of it.
-pub fn ensure(workspace: &Workspace) -> Result<()> {
+/// Installs what is missing of these, starting none of it.
+pub fn ensure(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
     report::step(STEP, "looking for the programs that the tests call", || {
-        let missing = missing();
+        let missing = missing(tools);
         if missing.is_empty() {
-            return Ok(((), format!("found all {}", COMMANDS.len())));
+            return Ok(((), format!("found all {}", tools.len())));
         }
-        let packages = packages_of(&missing);
+        let packages = packages_of(tools, &missing);
         install(workspace, &missing, &packages)?;
-        let still = self::missing();
+        let still = self::missing(tools);
         if !still.is_empty() {
             bail!("{} still missing after apt-get installed {}", still.join(", "), packages.join(" "));
         }
@@ -51,13 +54,13 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
     })
 }
 
-fn missing() -> Vec<&'static str> {
-    COMMANDS.iter().map(|(command, _)| *command).filter(|command| workspace::find(command).is_none()).collect()
+fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    tools.iter().map(|(command, _)| *command).filter(|command| workspace::find(command).is_none()).collect()
 }
 
-fn packages_of(missing: &[&str]) -> Vec<&'static str> {
+fn packages_of(tools: &[Tool], missing: &[&str]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
-        COMMANDS.iter().filter(|(command, _)| missing.contains(command)).map(|(_, package)| *package).collect();
+        tools.iter().filter(|(command, _)| missing.contains(command)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
@@ -136,8 +139,8 @@ mod tests {
 
     #[test]
     fn each_package_is_installed_once() {
-        assert_eq!(packages_of(&["promtool", "prometheus", "ip"]), ["prometheus", "iproute2"]);
-        assert_eq!(packages_of(&[]), [""; 0]);
+        assert_eq!(packages_of(&TESTS, &["promtool", "prometheus", "ip"]), ["prometheus", "iproute2"]);
+        assert_eq!(packages_of(&TESTS, &[]), [""; 0]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     packages, program,
     report::elapsed,
     results::{Row, Tally, Verdict, closing, judge},
-    run, workspace,
+    run, vm, workspace,
     workspace::Workspace,
 };
 
@@ -27,6 +27,9 @@ pub struct Options {
     /// Run these groups alone, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "GROUPS")]
     only: Vec<Group>,
+    /// Download no kernels: `vm` runs on those in target/kernels alone, and names the others.
+    #[arg(long)]
+    offline: bool,
 }
 
 /// A part of the tests that can be run by itself.
@@ -46,6 +49,8 @@ enum Group {
     Cli,
     /// examples in the documentation
     Doc,
+    /// other kernels, in virtual machines: what `cargo xtask vm` runs
+    Vm,
 }
 
 impl Group {
@@ -53,11 +58,11 @@ impl Group {
     fn needs_root(self) -> bool {
         match self {
             Self::Unit | Self::Program | Self::Net | Self::Cli => true,
-            Self::Fmt | Self::Clippy | Self::Doc => false,
+            Self::Fmt | Self::Clippy | Self::Doc | Self::Vm => false,
         }
     }
 
-    /// Whether it runs what `cargo xtask build` makes.
+    /// Whether it runs what `cargo xtask build` makes. `vm` sees to that itself.
     fn needs_build(self) -> bool {
         self.needs_root()
     }
@@ -66,7 +71,7 @@ impl Group {
     fn needs_packages(self) -> bool {
         match self {
             Self::Net | Self::Cli => true,
-            Self::Fmt | Self::Clippy | Self::Unit | Self::Program | Self::Doc => false,
+            Self::Fmt | Self::Clippy | Self::Unit | Self::Program | Self::Doc | Self::Vm => false,
         }
     }
 }
@@ -90,6 +95,8 @@ enum Work {
         arguments: Vec<String>,
         may_be_empty: bool,
     },
+    /// The tests in virtual machines.
+    Vm,
     /// The group has no test target; asked for by name, that is a failure.
     Nothing {
         asked_for: bool,
@@ -115,7 +122,7 @@ pub fn test(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for check in plan(&groups, &workspace.integration_tests, !options.only.is_empty()) {
         let is_setup = matches!(check.work, Work::Packages | Work::Build);
-        let row = perform(workspace, check);
+        let row = perform(workspace, check, options.offline);
         run::go_on()?;
         let stop = is_setup && matches!(row.verdict, Verdict::Failed(_));
         rows.push(row);
@@ -162,6 +169,9 @@ fn plan(groups: &[Group], integration_tests: &[String], asked_for: bool) -> Vec<
     if has(Group::Doc) {
         add("doc", tests(&["--workspace", "--doc"], true));
     }
+    if has(Group::Vm) {
+        add("vm", Work::Vm);
+    }
     plan
 }
 
@@ -195,13 +205,13 @@ fn group_of(test_target: &str) -> Group {
     }
 }
 
-fn perform(workspace: &Workspace, check: Check) -> Row {
+fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
     let name = check.name;
     println!("\n== {name}");
     let started = Instant::now();
     let mut tally = Tally::default();
     let verdict = match check.work {
-        Work::Packages => verdict(packages::ensure(workspace)),
+        Work::Packages => verdict(packages::ensure(workspace, &packages::TESTS)),
         Work::Build => verdict(build::build(workspace, Profile::Dev).and_then(|()| build::bench(workspace))),
         Work::Tool(arguments) => verdict(tool(&mut cargo(workspace, &arguments))),
         Work::ProgramClippy => verdict(build::provision(workspace).and_then(|library| program::clippy(workspace, &library))),
@@ -219,6 +229,14 @@ fn perform(workspace: &Workspace, check: Check) -> Row {
                 Err(error) => verdict(Err(error)),
             }
         }
+        Work::Vm => match vm::run_all(workspace, &vm::Options::all(offline)) {
+            Ok(sum) => {
+                tally += Tally { passed: sum.passed, failed: sum.failed, ignored: 0 };
+                // Offline there may be nothing to run, which the machines' own lines say.
+                judge(tally, sum.failed == 0, offline)
+            }
+            Err(error) => verdict(Err(error)),
+        },
         Work::Nothing { asked_for: false } => Verdict::Absent,
         Work::Nothing { asked_for: true } => Verdict::Failed("there is no such test".to_owned()),
     };
@@ -292,12 +310,12 @@ mod tests {
         let targets = ["cli", "nat", "program_decode", "share"].map(str::to_owned);
         let plan = plan(Group::value_variants(), &targets, false);
         let names: Vec<_> = plan.iter().map(|check| check.name).collect();
-        assert_eq!(names, ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc"]);
+        assert_eq!(names, ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc", "vm"]);
         for target in targets {
             let argument = format!("--test={target}");
             let holders = plan.iter().filter(|check| match &check.work {
                 Work::Tests { arguments, .. } => arguments.contains(&argument),
-                Work::Packages | Work::Build | Work::Tool(_) | Work::ProgramClippy | Work::Nothing { .. } => false,
+                Work::Packages | Work::Build | Work::Tool(_) | Work::ProgramClippy | Work::Vm | Work::Nothing { .. } => false,
             });
             assert_eq!(holders.count(), 1, "{target} is run once");
         }

@@ -154,6 +154,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        // An absolute name takes the directory's place.
         .map(|directory| directory.join(name))
         .find(|candidate| is_executable(candidate))
 }

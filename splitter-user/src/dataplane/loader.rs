@@ -25,7 +25,7 @@ use splitter_ebpf::abi::{
 };
 
 use super::{
-    ApplyError,
+    ApplyError, features,
     mapped::{Mapped, Plain},
     object::PROGRAM,
 };
@@ -285,16 +285,18 @@ fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfEr
     loader.load(object)
 }
 
-/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't. With it, how many instructions the verifier looked at.
+/// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't. Where it has them, a program that is refused is not
+/// replaced: the other one would drop what this node has to carry. With it, how many instructions the verifier looked at.
 fn load_program(ebpf: &mut Ebpf) -> Result<(&'static Pair, Option<u32>), OpenError> {
-    let mut refused = None;
-    for pair in [&MULTI_BUFFER, &SINGLE_BUFFER] {
-        match pair.load(ebpf) {
-            Ok(verified) => return Ok((pair, verified)),
-            Err(error) => refused = Some(error),
-        }
+    let multi_buffer = features::multi_buffer().map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => OpenError::NotPermitted,
+        _ => OpenError::kernel("finding out whether the kernel takes jumbo frames in XDP", error),
+    })?;
+    if !multi_buffer {
+        tracing::warn!("this kernel's XDP takes no frames of more than one buffer: jumbo frames need Linux 5.18");
     }
-    Err(refused.unwrap_or(OpenError::NoProgram))
+    let pair = if multi_buffer { &MULTI_BUFFER } else { &SINGLE_BUFFER };
+    pair.load(ebpf).map(|verified| (pair, verified))
 }
 
 /// Two programs: the one that is attached and takes the usual packet, and the one that it leaves all others to.

@@ -8,6 +8,7 @@ mod attach;
 mod clock;
 mod destinations;
 pub mod fake;
+pub mod features;
 pub mod kernel;
 mod lines;
 mod loader;

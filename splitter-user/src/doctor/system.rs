@@ -12,6 +12,7 @@ use super::{fail, ok, unknown, warn};
 use crate::{
     api::wire::Check,
     config::{Config, PortRange},
+    dataplane::features,
 };
 
 /// The oldest kernel that the program is made for: earlier ones lack what its maps need.
@@ -22,18 +23,19 @@ const MULTI_BUFFER: (u32, u32) = (5, 18);
 
 pub(super) fn kernel() -> Check {
     match uname() {
-        Ok(names) => judge_kernel(&names.release().to_string_lossy()),
+        Ok(names) => judge_kernel(&names.release().to_string_lossy(), features::multi_buffer().ok()),
         Err(error) => unknown("kernel", "", format!("it does not say its version: {error}")),
     }
 }
 
-fn judge_kernel(release: &str) -> Check {
+/// `multi_buffer`: what the kernel said when it was asked, which not everybody may.
+fn judge_kernel(release: &str, multi_buffer: Option<bool>) -> Check {
     let Some(version) = version(release) else { return unknown("kernel", release, "its version is not understood") };
     let oldest = format!("{}.{}", OLDEST.0, OLDEST.1);
     if version < OLDEST {
         fail("kernel", release, format!("it is older than {oldest}"), format!("use Linux {oldest} or later"))
-    } else if version < MULTI_BUFFER {
-        let finding = "it works, without jumbo frames: those need 5.18";
+    } else if !multi_buffer.unwrap_or(version >= MULTI_BUFFER) {
+        let finding = "it works, without jumbo frames: those need 5.18, and the program for single buffers is used";
         warn("kernel", release, finding, "keep the MTU at 1500, or use Linux 5.18 or later")
     } else {
         ok("kernel", release, format!("{oldest} or later, with jumbo frames"))
@@ -42,6 +44,9 @@ fn judge_kernel(release: &str) -> Check {
 
 /// Whether this kernel's XDP takes frames of more than one page; none if it isn't known.
 pub(super) fn takes_jumbo_frames() -> Option<bool> {
+    if let Ok(found) = features::multi_buffer() {
+        return Some(found);
+    }
     let names = uname().ok()?;
     Some(version(&names.release().to_string_lossy())? >= MULTI_BUFFER)
 }
@@ -139,17 +144,19 @@ mod tests {
     use crate::api::wire::CheckResult;
 
     #[test]
-    fn a_kernel_is_judged_by_its_two_first_numbers() {
+    fn a_kernel_is_judged_by_what_it_says_and_else_by_its_two_first_numbers() {
         let rows = [
-            ("4.19.0-27-amd64", CheckResult::Fail),
-            ("5.9", CheckResult::Fail),
-            ("5.10.0-30-amd64", CheckResult::Warn),
-            ("5.18.0", CheckResult::Ok),
-            ("6.1.0-18-cloud-amd64", CheckResult::Ok),
-            ("Linux", CheckResult::Unknown),
+            ("4.19.0-27-amd64", None, CheckResult::Fail),
+            ("5.9", None, CheckResult::Fail),
+            ("5.10.0-30-amd64", None, CheckResult::Warn),
+            ("5.14.0-427.el9.x86_64", Some(true), CheckResult::Ok),
+            ("5.18.0", None, CheckResult::Ok),
+            ("5.18.0", Some(false), CheckResult::Warn),
+            ("6.1.0-18-cloud-amd64", None, CheckResult::Ok),
+            ("Linux", None, CheckResult::Unknown),
         ];
-        for (release, expected) in rows {
-            assert_eq!(judge_kernel(release).result, expected, "{release}");
+        for (release, multi_buffer, expected) in rows {
+            assert_eq!(judge_kernel(release, multi_buffer).result, expected, "{release}, {multi_buffer:?}");
         }
     }
 

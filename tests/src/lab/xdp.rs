@@ -5,6 +5,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
+use splitter_user::dataplane::features;
+
 use super::{
     error::{LabError, Result},
     namespace::Namespace,
@@ -53,10 +55,10 @@ pub struct Attached {
     _link: OwnedFd,
 }
 
-/// Attaches a tiny program natively; it takes frames in fragments.
+/// Attaches a tiny program natively; it takes frames in fragments, where the kernel has those (Linux 5.18).
 ///
 /// # Errors
-/// When there is no such device, it has a program already, or the kernel is older than 5.18.
+/// When there is no such device, or it has a program already.
 pub fn attach(namespace: &Namespace, device: &str, verdict: Verdict) -> Result<Attached> {
     let what = format!("attach an XDP program to {device} in {}", namespace.name());
     let index = namespace.ifindex(device)?;
@@ -65,6 +67,7 @@ pub fn attach(namespace: &Namespace, device: &str, verdict: Verdict) -> Result<A
 }
 
 fn load(verdict: Verdict) -> io::Result<OwnedFd> {
+    let flags = if features::multi_buffer()? { BPF_F_XDP_HAS_FRAGS } else { 0 };
     let instructions = verdict.instructions();
     bpf(
         BPF_PROG_LOAD,
@@ -73,7 +76,7 @@ fn load(verdict: Verdict) -> io::Result<OwnedFd> {
             length: u32::try_from(instructions.len()).expect("a handful"),
             instructions: instructions.as_ptr() as u64,
             licence: c"GPL".as_ptr() as u64,
-            flags: BPF_F_XDP_HAS_FRAGS,
+            flags,
             ..Load::default()
         },
     )

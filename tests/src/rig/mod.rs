@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::programs::{TestRun, TestRunOptions};
 use nix::{
+    errno::Errno,
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
@@ -38,6 +39,9 @@ use self::counters::Counters;
 /// Where the kernel's BPF file system is.
 const BPF_FS: &str = "/sys/fs/bpf";
 
+/// The loopback interface's index, in any namespace.
+const LOOPBACK: u32 = 1;
+
 /// The longest frame that fits, a jumbo frame with room to spare.
 const LONGEST: usize = 16 * 1024;
 
@@ -52,6 +56,8 @@ pub struct Rig {
     dataplane: KernelDataplane,
     counters: Counters,
     multi_buffer: bool,
+    /// Whether the kernel lets a test run say where a frame came in (Linux 5.14).
+    takes_context: bool,
     maps: PathBuf,
     out: Vec<u8>,
 }
@@ -106,7 +112,9 @@ pub fn with<T: Send>(world: &World, tables: Tables, body: impl FnOnce(&mut Rig) 
         }
         let maps = pins.0.join("maps");
         let counters = Counters::open(&maps)?;
-        let mut rig = Rig { dataplane, counters, multi_buffer: true, maps, out: vec![0; LONGEST] };
+        let multi_buffer = dataplane.info().multi_buffer;
+        let mut rig = Rig { dataplane, counters, multi_buffer, takes_context: true, maps, out: vec![0; LONGEST] };
+        rig.takes_context = rig.find_out()?;
         rig.apply(world)?;
         body(&mut rig)
     })?
@@ -127,9 +135,28 @@ impl Rig {
         &mut self.dataplane
     }
 
-    /// Chooses between the program that takes jumbo frames (as at the start) and the one that doesn't.
-    pub const fn set_multi_buffer(&mut self, multi_buffer: bool) {
-        self.multi_buffer = multi_buffer;
+    /// Chooses between the program that takes jumbo frames (as at the start) and the one that doesn't. On a kernel before 5.18 there is only that one.
+    pub fn set_multi_buffer(&mut self, multi_buffer: bool) {
+        self.multi_buffer = multi_buffer && self.dataplane.info().multi_buffer;
+    }
+
+    /// Where a frame that is said to come in by this interface is seen to come in: there, or on a kernel before 5.14 always by the loopback interface. What
+    /// judges a run has to know.
+    #[must_use]
+    pub const fn ingress(&self, wanted: u32) -> u32 {
+        if self.takes_context { wanted } else { LOOPBACK }
+    }
+
+    /// Whether the kernel takes a context for a test run.
+    fn find_out(&mut self) -> Result<bool> {
+        let outcome = self.run(&[0; 64], sample::FRONT);
+        // Whatever was counted.
+        let moved = self.counters.moved();
+        match outcome {
+            Ok(_) => moved.map(|_| true),
+            Err(error) if is_invalid(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the maps are pinned.
@@ -156,10 +183,13 @@ impl Rig {
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [metadata, u32::try_from(linear)?, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
         let program = self.dataplane.program(self.multi_buffer)?;
+        if !self.takes_context && (metadata, linear) != (0, length) {
+            bail!("a frame with metadata or in several buffers needs Linux 5.14");
+        }
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut self.out),
-            ctx_in: Some(&context),
+            ctx_in: self.takes_context.then_some(context.as_slice()),
             ..TestRunOptions::new()
         };
         let result = program.test_run(options).with_context(|| format!("running {length} octets"))?;
@@ -180,6 +210,12 @@ impl Rig {
 fn nat(world: &World) -> Nat {
     let ports = world.nat_ports.clone().unwrap_or(20_000..=59_999);
     Nat { addresses: world.nat_addresses.clone(), ports: PortRange { low: *ports.start(), high: *ports.end() } }
+}
+
+/// Whether the kernel refused an argument.
+fn is_invalid(error: &anyhow::Error) -> bool {
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
+    code == Some(Errno::EINVAL as i32)
 }
 
 /// Removes what is pinned for rigs whose process is gone.

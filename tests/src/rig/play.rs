@@ -58,6 +58,7 @@ impl<'a> Play<'a> {
     /// # Errors
     /// The kernel doesn't run it, or what came of it isn't what the page says.
     pub fn send(&mut self, frame: &[u8], ingress: u32) -> Result<Performed> {
+        let ingress = self.rig.ingress(ingress);
         let performed = self.rig.run(frame, ingress)?;
         if let Err(difference) = self.oracle.judge(frame, ingress, &performed.observed()) {
             bail!("{difference}\n  in  {frame:02x?}\n  out {performed:02x?}");

@@ -52,8 +52,20 @@ pub fn rehearse(options: &Options) -> Result<Vec<Row>> {
     measure(options, Effort::REHEARSAL)
 }
 
+/// Every case of one flow and one service, with as few runs as will do where the clock counts instructions and is the same each time.
+///
+/// # Errors
+/// As [`run`].
+pub fn count() -> Result<Vec<Row>> {
+    let cases = case::all().into_iter().filter(|case| case.flows == 1 && case.stage.services == 1).collect();
+    measure_all(cases, &Options::default(), Effort::COUNT)
+}
+
 fn measure(options: &Options, effort: Effort) -> Result<Vec<Row>> {
-    let cases: Vec<Case> = case::all().into_iter().filter(|case| options.wants_case(&case.name)).collect();
+    measure_all(case::all().into_iter().filter(|case| options.wants_case(&case.name)).collect(), options, effort)
+}
+
+fn measure_all(cases: Vec<Case>, options: &Options, effort: Effort) -> Result<Vec<Row>> {
     ensure!(!cases.is_empty(), "no case's name has any of {:?} in it", options.only);
     let mut stages: Vec<Stage> = Vec::new();
     for case in &cases {

@@ -1,0 +1,68 @@
+//! The program by itself, on this kernel: whether the verifier takes it, with how much work, and whether the agent's code attaches it.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use splitter_user::dataplane::{AttachedMode, Dataplane, kernel::KernelDataplane};
+
+use super::plan::{Line, Told};
+use crate::{
+    oracle::sample,
+    rig::{self, AMPLE},
+};
+
+/// The checks, by name, in order.
+const CHECKS: [(&str, Check); 2] = [
+    ("the_verifier_takes_the_program_with_and_without_multi_buffer_frames", verified),
+    ("the_agents_code_attaches_the_program_natively", attached),
+];
+
+type Check = fn(&mut KernelDataplane, &mut Vec<Line>) -> Result<()>;
+
+/// Runs those of them that are asked for.
+pub(super) fn run(told: &mut Told, tests: &[String]) -> Result<()> {
+    for wanted in tests {
+        let (name, check) = CHECKS.into_iter().find(|(name, _)| name == wanted).with_context(|| format!("no check {wanted}"))?;
+        let begun = Instant::now();
+        let mut lines = Vec::new();
+        let outcome = rig::with(&sample::world(), AMPLE, |rig| check(rig.dataplane(), &mut lines));
+        for line in &lines {
+            told.tell(line)?;
+        }
+        told.test(format!("checks::{name}"), begun, outcome)?;
+    }
+    Ok(())
+}
+
+fn verified(dataplane: &mut KernelDataplane, lines: &mut Vec<Line>) -> Result<()> {
+    let has_both = dataplane.info().multi_buffer;
+    for (name, multi_buffer) in [("splitter", false), ("splitter_frags", true)] {
+        if multi_buffer && !has_both {
+            continue;
+        }
+        let program = dataplane.program(multi_buffer).with_context(|| format!("loading {name}"))?;
+        let instructions = program.info().context("asking about the program")?.verified_instruction_count();
+        lines.push(Line::Verified { program: name.into(), instructions });
+    }
+    ensure!(
+        takes_multi_buffer()? == dataplane.info().multi_buffer,
+        "of the two the wrong one is attached: {:?}",
+        dataplane.info()
+    );
+    Ok(())
+}
+
+/// What the kernel's version says, beside what the agent has found out.
+fn takes_multi_buffer() -> Result<bool> {
+    let release = super::machine::release()?;
+    let mut numbers = release.split('.').map(str::parse::<u32>);
+    let (major, minor) = (numbers.next().context("no number")??, numbers.next().context("one number")??);
+    Ok((major, minor) >= (5, 18))
+}
+
+fn attached(dataplane: &mut KernelDataplane, _: &mut Vec<Line>) -> Result<()> {
+    let interfaces = dataplane.info().interfaces;
+    ensure!(interfaces.len() == 2, "attached to {interfaces:?}");
+    ensure!(interfaces.iter().all(|interface| interface.mode == AttachedMode::Native), "attached to {interfaces:?}");
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The main job from end to end, in few steps: what a kernel must be able to do. `cargo xtask vm` runs this on several.
+
+use std::{thread, time::Duration};
+
+use splitter_tests::{
+    lab::Topology,
+    node::{FAMILIES, Kind, Site},
+    workload::tcp_echo,
+};
+use splitter_user::model::Mode;
+
+/// Connections of either family: enough for each of three backends to have some (a chance of 2 to the -29 that the canary has none).
+const CONNECTIONS: u64 = 30;
+const WHILE: Duration = Duration::from_millis(300);
+
+#[test]
+fn connections_are_split_and_live_through_death_adoption_replacement_and_flip_in_nat_mode() {
+    whole_life(Topology::TwoArmSwitched, Mode::Nat);
+}
+
+#[test]
+fn connections_are_split_and_live_through_death_adoption_replacement_and_flip_in_dsr_mode() {
+    whole_life(Topology::OneArm, Mode::Dsr);
+}
+
+fn whole_life(topology: Topology, mode: Mode) {
+    let mut site = Site::builder(topology, mode).kinds(&[Kind::Echo]).weight("50%").start().expect("a site");
+    let running = FAMILIES.map(|family| {
+        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
+        load.start(site.lab.client()).expect("a load")
+    });
+
+    // Split: both versions answer.
+    for running in &running {
+        let report = running.report();
+        assert_eq!((report.opened, report.broken), (CONNECTIONS, 0), "{mode}: {report:?}");
+        assert_eq!(report.by_server.len(), 3, "{mode}: {report:?}");
+    }
+
+    // The agent dies, traffic flows on; the next one adopts, and replaces the program.
+    site.node.kill();
+    thread::sleep(WHILE);
+    site.node.start().expect("it adopts");
+    assert_eq!(site.node.status().expect("a status").agent.adoptions, 1);
+    thread::sleep(WHILE);
+
+    // Once more, in good order.
+    assert_eq!(site.node.stop().expect("it stops"), Some(0));
+    site.node.start().expect("it adopts");
+    assert_eq!(site.node.status().expect("a status").agent.adoptions, 2);
+
+    // Flip: nobody new reaches the canary; who is there stays.
+    for family in FAMILIES {
+        site.node.run(&["flip", &Kind::Echo.service(family), "--existing", "keep"]).expect("flipped");
+        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
+        let report = tcp_echo::Report::of(&load.start(site.lab.client()).expect("a load").stop().expect("it stops"));
+        assert_eq!((report.opened, report.broken), (CONNECTIONS, 0), "{mode}: {report:?}");
+        assert!(!report.by_server.contains_key(&site.server("canary1").identity), "{mode}, flipped: {report:?}");
+    }
+    thread::sleep(WHILE);
+    for running in running {
+        let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
+        assert_eq!(
+            (report.opened, report.broken, report.bytes_wrong, report.strangers),
+            (CONNECTIONS, 0, 0, 0),
+            "{mode}: {report:?}"
+        );
+        assert_eq!(report.by_server.len(), 3, "{mode}, still: {report:?}");
+    }
+
+    // And reset: the canary's connections end, no others.
+    for family in FAMILIES {
+        let service = Kind::Echo.service(family);
+        site.node.run(&["unflip", &service]).expect("back");
+        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
+        let running = load.start(site.lab.client()).expect("a load");
+        let canary = running.report().by_server[&site.server("canary1").identity];
+        site.node.run(&["flip", &service, "--existing", "reset"]).expect("flipped");
+        thread::sleep(WHILE);
+        let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
+        assert_eq!((report.broken, report.bytes_wrong, report.strangers), (canary, 0, 0), "{mode}: {report:?}");
+    }
+}
