@@ -1,6 +1,9 @@
 //! Commands that change something.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     clock::Moment,
@@ -137,13 +140,11 @@ impl Core {
 
     /// Refuses a service that names a backend that can't be reached as this node is set up, unless it's in use already.
     fn refuse_dead_ends(&self, service: &Service) -> CommandResult<()> {
-        let new = service.backends.iter().map(|backend| backend.address).filter(|address| {
-            !self.desired.iter().any(|desired| {
-                desired.service.name == service.name && desired.service.backends.iter().any(|backend| backend.address == *address)
-            })
-        });
-        for address in new {
-            self.refuse_dead_end(service, address.ip())?;
+        let before = self.desired.iter().filter(|desired| desired.service.name == service.name);
+        let before: HashSet<SocketAddr> =
+            before.flat_map(|desired| &desired.service.backends).map(|backend| backend.address).collect();
+        for backend in service.backends.iter().filter(|backend| !before.contains(&backend.address)) {
+            self.refuse_dead_end(service, backend.address.ip())?;
         }
         Ok(())
     }

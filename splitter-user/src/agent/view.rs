@@ -1,6 +1,11 @@
 //! The core as others see it: status, lists, metrics.
 
-use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, process};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    net::SocketAddr,
+    process,
+};
 
 use super::{
     clock::Moment,
@@ -161,8 +166,8 @@ impl Core {
     /// Backends that aren't asked for any more and are still there.
     fn removed(&self, desired: &Desired, cohort: Cohort) -> Vec<(SocketAddr, BackendSample)> {
         let Some(sample) = self.sample.services.get(&key(&desired.service)) else { return Vec::new() };
-        let asked = |address: &SocketAddr| desired.service.backends.iter().any(|backend| backend.address == *address);
-        let gone = sample.backends.iter().filter(|(address, sample)| sample.cohort == cohort && !asked(address));
+        let asked: HashSet<SocketAddr> = desired.service.backends.iter().map(|backend| backend.address).collect();
+        let gone = sample.backends.iter().filter(|(address, sample)| sample.cohort == cohort && !asked.contains(*address));
         gone.map(|(address, sample)| (*address, *sample)).collect()
     }
 
