@@ -10,6 +10,7 @@ use std::{
 use super::{
     clock::Moment,
     core::{Core, key},
+    keep::Unsaved,
 };
 use crate::{
     api::{
@@ -63,7 +64,7 @@ impl Core {
         if let Some(why) = &self.not_applied {
             alerts.push(format!("the data plane isn't what it should be, which is tried again every second: {why}"));
         }
-        if let Some(Some(why)) = &self.unsaved {
+        if let Unsaved::Failed(why) = &self.unsaved {
             alerts.push(format!("what happened lately is not kept, which is tried again every second: {why}"));
         }
         for (what, table) in self.tables() {
