@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     Effort, many,
-    stats::{Rows, ms, us},
+    rows::{Rows, ms, us},
 };
 use crate::{
     lab::Solo,

@@ -17,7 +17,7 @@ use super::{
     Effort,
     fill::{self, Sender},
     many, memory,
-    stats::{Rows, median, ms, timed},
+    rows::{Rows, median, ms, timed},
 };
 use crate::{
     oracle::World,
@@ -88,7 +88,7 @@ pub fn cpus(effort: Effort, rows: &mut Rows) -> Result<()> {
             }
         }
         for (cpus, found) in found.into_iter().enumerate() {
-            rows.add("packets", "cpus", cpus as u64 + 1, (median(found), "mpps"));
+            rows.add("packets", "cpus", cpus as u64 + 1, (median(&found), "mpps"));
         }
         Ok(())
     })

@@ -4,7 +4,7 @@ pub mod connections;
 pub mod fill;
 pub mod many;
 pub mod memory;
-pub mod stats;
+pub mod rows;
 
 mod agent;
 mod plane;
@@ -12,7 +12,7 @@ mod plane;
 use anyhow::Result;
 
 use super::report::Scale;
-use stats::Rows;
+use rows::Rows;
 
 /// How much time it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

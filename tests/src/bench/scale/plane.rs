@@ -11,7 +11,7 @@ use splitter_user::{
 
 use super::{
     Effort, many, memory,
-    stats::{Rows, ms, timed, us},
+    rows::{Rows, ms, timed, us},
 };
 use crate::{
     oracle::World,

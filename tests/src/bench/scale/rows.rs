@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bench::report::Scale;
+use crate::bench::{report::Scale, stats::spread};
 
 /// The rows found so far.
 #[derive(Debug, Default)]
@@ -16,28 +16,29 @@ impl Rows {
     }
 }
 
-/// The median.
+/// The median of what was measured.
 ///
 /// # Panics
-/// When there are no values.
+/// When nothing was.
 #[must_use]
-pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+pub fn median(values: &[f64]) -> f64 {
+    spread(values).expect("something was measured").median
 }
 
 /// In microseconds, as a row has it.
 #[must_use]
 pub fn us(times: &[Duration]) -> (f64, &'static str) {
-    (median(times.iter().map(Duration::as_secs_f64)) * 1e6, "us")
+    (median(&seconds(times)) * 1e6, "us")
 }
 
 /// In milliseconds, as a row has it.
 #[must_use]
 pub fn ms(times: &[Duration]) -> (f64, &'static str) {
-    (median(times.iter().map(Duration::as_secs_f64)) * 1e3, "ms")
+    (median(&seconds(times)) * 1e3, "ms")
+}
+
+fn seconds(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(Duration::as_secs_f64).collect()
 }
 
 /// How long each round took, of those that `round` carries out by number.
@@ -59,9 +60,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_the_middle_one_or_between_the_middle_two() {
-        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median([4.0, 1.0, 3.0, 2.0]), 2.5);
-        assert_eq!(us(&[Duration::from_micros(7)]), (7.0, "us"));
+    fn a_row_has_the_median_in_its_unit() {
+        let times = [7, 5, 100].map(Duration::from_micros);
+        assert_eq!((us(&times), ms(&times)), ((7.0, "us"), (0.007, "ms")));
     }
 }
