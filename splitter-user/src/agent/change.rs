@@ -1,10 +1,14 @@
 //! Commands that change something.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     clock::Moment,
     core::{Core, NoWay, detached, not_applied},
+    keep::Asked,
 };
 use crate::{
     api::{
@@ -13,20 +17,20 @@ use crate::{
     },
     config::{Config, ConfigError},
     desired::{self, Origin, Refusal},
-    model::{NetworkList, Service, ServiceName},
-    store::{EventKind, FlipReason, State, fresh_seed},
+    model::{NetworkList, Seed, Service, ServiceName},
+    store::{EventKind, FlipReason, State},
 };
 
 impl Core {
-    /// A change of what is asked of a service.
-    pub(super) fn change(
-        &mut self,
+    /// What a change of what is asked of a service makes of the state.
+    pub(super) fn asked(
+        &self,
         now: Moment,
         by: &str,
         ask: impl FnOnce(&Config, &State, Origin<'_>) -> Result<State, Refusal>,
-    ) -> CommandResult<()> {
+    ) -> CommandResult<Asked> {
         let next = ask(&self.config, &self.state, Origin { at: now.at, by })?;
-        self.commit(None, next, now)
+        Ok(Asked { config: None, next })
     }
 
     /// Sends everything to stable.
@@ -41,30 +45,15 @@ impl Core {
     }
 
     /// Adds a backend, unless it can't be reached as this node is set up.
-    pub(super) fn add_backend(&mut self, name: &ServiceName, backend: &AddBackend, by: &str, now: Moment) -> CommandResult<()> {
+    pub(super) fn add_backend(&self, name: &ServiceName, backend: &AddBackend, by: &str, now: Moment) -> CommandResult<Asked> {
         let AddBackend { address, cohort, weight } = *backend;
-        let reachable = self.find(name).and_then(|desired| self.refuse_dead_end(&desired.service, address.ip()));
-        let added = reachable.and_then(|()| {
-            self.change(now, by, |config, state, origin| {
-                desired::add_backend(config, state, name, address, cohort, weight, origin)
-            })
-        });
-        self.anticipated.clear();
-        added
+        self.refuse_dead_end(&self.find(name)?.service, address.ip())?;
+        self.asked(now, by, |config, state, origin| desired::add_backend(config, state, name, address, cohort, weight, origin))
     }
 
-    /// Changes a list of networks, as a whole.
-    pub(super) fn change_networks(
-        &mut self,
-        name: &ServiceName,
-        change: &NetworkChange,
-        by: &str,
-        now: Moment,
-    ) -> CommandResult<NetworkChanged> {
+    /// A list of networks was changed.
+    pub(super) fn networks_changed(&self, name: &ServiceName, change: &NetworkChange) -> CommandResult<NetworkChanged> {
         let list = change.list;
-        self.change(now, by, |config, state, origin| {
-            desired::change_networks(config, state, name, list, (&change.remove, &change.add), origin)
-        })?;
         let total = self.find(name)?.service.networks(list).len() as u64;
         let (added, removed) = (change.add.len() as u64, change.remove.len() as u64);
         Ok(NetworkChanged { service: name.clone(), list, added, removed, total })
@@ -100,12 +89,11 @@ impl Core {
         self.record(now, None, EventKind::ReloadRefused { errors });
     }
 
-    /// Puts a new configuration in force, as a whole or not at all.
-    pub(super) fn reload(&mut self, config: Config, now: Moment) -> CommandResult<Reload> {
-        let result = self.try_reload(config, now);
-        self.anticipated.clear();
+    /// A new configuration was put in force, or refused.
+    pub(super) fn reloaded(&mut self, result: CommandResult<Option<Config>>, now: Moment) -> CommandResult<Reload> {
         match result {
-            Ok(message) => {
+            Ok(before) => {
+                let message = summary(before.as_ref().map_or(&[], |before| &before.services), &self.config.services);
                 let reload = Reload { at: now.at, ok: true, message };
                 self.last_reload = Some(reload.clone());
                 Ok(reload)
@@ -117,8 +105,9 @@ impl Core {
         }
     }
 
-    fn try_reload(&mut self, config: Config, now: Moment) -> CommandResult<String> {
-        let fixed = needs_restart(&self.config, &config);
+    /// What a new configuration makes of the state. `fresh` makes seeds: the same ones each time that this is asked for one change.
+    pub(super) fn reload(&self, config: &Config, fresh: impl FnMut() -> Seed, now: Moment) -> CommandResult<Asked> {
+        let fixed = needs_restart(&self.config, config);
         if !fixed.is_empty() {
             let message = format!("nothing was changed: {} cannot change while the agent runs", fixed.join(", "));
             return Err(CommandError::new(CommandErrorKind::Conflict, message)
@@ -127,23 +116,19 @@ impl Core {
         for service in &config.services {
             self.refuse_dead_ends(service)?;
         }
-        let state = desired::reconcile(&config, &self.state, now.at);
-        let mut state = desired::give_seeds(&config, &state, fresh_seed);
-        state.record(now.at, None, EventKind::Reloaded { services: config.services.len() });
-        let message = summary(&self.config.services, &config.services);
-        self.commit(Some(config), state, now)?;
-        Ok(message)
+        let state = desired::reconcile(config, &self.state, now.at);
+        let mut next = desired::give_seeds(config, &state, fresh);
+        next.record(now.at, None, EventKind::Reloaded { services: config.services.len() });
+        Ok(Asked { config: Some(config.clone()), next })
     }
 
     /// Refuses a service that names a backend that can't be reached as this node is set up, unless it's in use already.
     fn refuse_dead_ends(&self, service: &Service) -> CommandResult<()> {
-        let new = service.backends.iter().map(|backend| backend.address).filter(|address| {
-            !self.desired.iter().any(|desired| {
-                desired.service.name == service.name && desired.service.backends.iter().any(|backend| backend.address == *address)
-            })
-        });
-        for address in new {
-            self.refuse_dead_end(service, address.ip())?;
+        let before = self.desired.iter().filter(|desired| desired.service.name == service.name);
+        let before: HashSet<SocketAddr> =
+            before.flat_map(|desired| &desired.service.backends).map(|backend| backend.address).collect();
+        for backend in service.backends.iter().filter(|backend| !before.contains(&backend.address)) {
+            self.refuse_dead_end(service, backend.address.ip())?;
         }
         Ok(())
     }

@@ -10,7 +10,13 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{clock::Moment, error::AgentError, observe::Gauge, trace::Tracing};
+use super::{
+    clock::Moment,
+    error::AgentError,
+    keep::{Keeper, Unsaved, Waiting},
+    observe::Gauge,
+    trace::Tracing,
+};
 use crate::{
     api::{
         command::{CommandError, CommandErrorKind, CommandResult},
@@ -21,7 +27,7 @@ use crate::{
     desired::{self, Desired, Origin},
     model::{BackendWeight, Cohort, Mode, Service, ServiceName},
     neighbor::{Way, Ways},
-    store::{EventKind, FlipReason, State, Store},
+    store::{EventKind, FlipReason, State},
 };
 
 /// Who does what nobody asked for.
@@ -31,7 +37,11 @@ pub(super) const AGENT: &str = "the agent";
 pub(super) struct Core {
     pub(super) config: Config,
     pub(super) state: State,
-    pub(super) store: Box<dyn Store>,
+    pub(super) keeper: Keeper,
+    /// A change that is being kept, before it's put in force.
+    pub(super) waiting: Option<Waiting>,
+    /// The state has changed since one was given to be kept, and is to be kept at once.
+    pub(super) save_again: bool,
     /// None after it was detached.
     pub(super) dataplane: Option<Box<dyn Dataplane>>,
     pub(super) info: Info,
@@ -53,8 +63,7 @@ pub(super) struct Core {
     pub(super) sampling: Option<Duration>,
     /// What the start found and that goes on, such as a driver without native XDP.
     pub(super) warnings: Vec<String>,
-    /// The state in memory is newer than the one that is kept: why it could not be saved, or nothing if it's to be saved with the next sweep.
-    pub(super) unsaved: Option<Option<String>>,
+    pub(super) unsaved: Unsaved,
     /// Why the data plane isn't what it should be. It's tried again.
     pub(super) not_applied: Option<String>,
     pub(super) last_reload: Option<Reload>,
@@ -92,17 +101,17 @@ pub(super) struct Published {
 pub(super) struct Beginning {
     pub(super) config: Config,
     pub(super) state: State,
-    pub(super) store: Box<dyn Store>,
+    pub(super) keeper: Keeper,
     pub(super) dataplane: Box<dyn Dataplane>,
     pub(super) warnings: Vec<String>,
     pub(super) published: Published,
-    pub(super) unsaved: Option<Option<String>>,
+    pub(super) unsaved: Unsaved,
 }
 
 impl Core {
     /// Takes over what there is. Nothing is changed yet.
     pub(super) fn new(beginning: Beginning, now: Moment) -> Result<Self, AgentError> {
-        let Beginning { config, mut state, store, mut dataplane, warnings, published, mut unsaved } = beginning;
+        let Beginning { config, mut state, keeper, mut dataplane, warnings, published, mut unsaved } = beginning;
         let info = dataplane.info();
         let sample = dataplane.sample();
         if info.adoptions > 0 {
@@ -110,12 +119,14 @@ impl Core {
             state = with_flips_found(&config, state, &sample, now);
         }
         state.record(now.at, None, EventKind::AgentStarted { adopted: info.adoptions > 0 });
-        unsaved.get_or_insert(None);
+        unsaved.note();
         Ok(Self {
             desired: desired::services(&config, &state)?,
             config,
             state,
-            store,
+            keeper,
+            waiting: None,
+            save_again: false,
             dataplane: Some(dataplane),
             info,
             wanted: Vec::new(),
@@ -194,33 +205,8 @@ impl Core {
         self.note_reachability(now);
     }
 
-    /// A change by command: kept first, then in force, and undone if it can't be. An error leaves everything as it was.
-    pub(super) fn commit(&mut self, config: Option<Config>, next: State, now: Moment) -> CommandResult<()> {
-        let desired = desired::services(config.as_ref().unwrap_or(&self.config), &next).map_err(internal)?;
-        let wanted = self.wanted(&desired);
-        if self.dataplane.is_none() {
-            return Err(detached());
-        }
-        self.store.save(&next).map_err(|error| {
-            CommandError::new(CommandErrorKind::Unavailable, format!("nothing was changed, as it could not be kept: {error}"))
-        })?;
-        if let Err(error) = self.put_in_force(&desired, wanted) {
-            if let Err(error) = self.store.save(&self.state) {
-                tracing::error!(%error, "a change that failed could not be taken out of the saved state");
-                self.unsaved = Some(Some(error.to_string()));
-            }
-            return Err(not_applied(&error));
-        }
-        self.unsaved = None;
-        if let Some(config) = config {
-            self.config = config;
-        }
-        self.replace(next, desired, now);
-        Ok(())
-    }
-
-    /// A flip: in force first, and kept afterwards. One that can't be kept stays in force: the data plane itself remembers it for the next agent, and
-    /// saving is tried again.
+    /// A flip: in force first, and kept afterwards, for which nobody waits. One that can't be kept stays in force: the data plane itself remembers it for the
+    /// next agent, and saving is tried again.
     pub(super) fn commit_flip(&mut self, service: &ServiceName, next: State, now: Moment) -> CommandResult<()> {
         let desired = desired::services(&self.config, &next).map_err(internal)?;
         self.steer(service, &desired).map_err(|error| not_applied(&error))?;
@@ -243,7 +229,7 @@ impl Core {
     }
 
     /// By the short way if weights and flips alone differ.
-    fn put_in_force(&mut self, desired: &[Desired], wanted: Vec<WantedService>) -> Result<(), ApplyError> {
+    pub(super) fn put_in_force(&mut self, desired: &[Desired], wanted: Vec<WantedService>) -> Result<(), ApplyError> {
         let steered = only_steered(&self.wanted, &wanted);
         match steered.as_deref() {
             Some([]) => Ok(()),
@@ -260,7 +246,7 @@ impl Core {
     }
 
     /// Goes on with what was put in force.
-    fn replace(&mut self, next: State, desired: Vec<Desired>, now: Moment) {
+    pub(super) fn replace(&mut self, next: State, desired: Vec<Desired>, now: Moment) {
         for before in &self.desired {
             let key = key(&before.service);
             let gone = before.service.backends.iter().map(|backend| ((key, backend.address), backend.weight));
@@ -332,24 +318,11 @@ impl Core {
         }
     }
 
-    /// Keeps the state, now or later.
-    pub(super) fn save(&mut self) {
-        match self.store.save(&self.state) {
-            Ok(()) => self.unsaved = None,
-            Err(error) => {
-                if !matches!(self.unsaved, Some(Some(_))) {
-                    tracing::error!(%error, "the state could not be saved; it is tried again every second");
-                }
-                self.unsaved = Some(Some(error.to_string()));
-            }
-        }
-    }
-
     /// Notes something that happened; it's kept with the next sweep.
     pub(super) fn record(&mut self, now: Moment, service: Option<&ServiceName>, kind: EventKind) {
         tracing::info!(service = service.map(tracing::field::display), "{kind}");
         self.state.record(now.at, service.cloned(), kind);
-        self.unsaved.get_or_insert(None);
+        self.unsaved.note();
         self.published.last_event.send_replace(self.state.last_event());
     }
 
@@ -375,6 +348,8 @@ impl Core {
                 Err(error) => tracing::error!(%error, "the data plane could not be taken away as a whole"),
             }
         }
+        // Nobody is told any more, and so nothing is changed.
+        self.waiting = None;
         self.record(now, None, EventKind::AgentStopped { detached });
         self.save();
         self.published.ready.send_replace(false);

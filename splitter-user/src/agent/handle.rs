@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     clock::{self, Moment},
     core::{Core, internal},
+    keep::{Asked, Change},
     view::VERSION,
 };
 use crate::{
@@ -33,10 +34,11 @@ use crate::{
         },
     },
     config::{Config, ConfigError},
-    desired,
+    desired::{self, Origin, Refusal},
     metrics::{Snapshot, server::Observed},
-    model::{BackendWeight, ServiceName, Weight},
+    model::{BackendWeight, Seed, ServiceName, Weight},
     neighbor::Ways,
+    store::{State, fresh_seed},
 };
 
 /// Something for the core to do.
@@ -55,6 +57,7 @@ const HANGS: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) changes: mpsc::Sender<Change>,
     pub(super) source: Source,
     pub(super) last_event: watch::Receiver<u64>,
     pub(super) ways: watch::Receiver<Arc<Ways>>,
@@ -77,25 +80,61 @@ impl Handle {
         answered.await.map_err(|_| stopping())
     }
 
-    async fn change(
+    /// Has the core change something, which is kept before it is in force. It is carried out as a whole even if nobody waits for the answer any more. `propose` may
+    /// be asked more than once, `answer` is once, with how it ended: the configuration that was in force before, if there is another now.
+    async fn alter<T: Send + 'static>(
+        &self,
+        propose: impl FnMut(&Core, Moment) -> CommandResult<Asked> + Send + 'static,
+        answer: impl FnOnce(&mut Core, CommandResult<Option<Config>>, Moment) -> CommandResult<T> + Send + 'static,
+    ) -> CommandResult<T> {
+        let (tell, told) = oneshot::channel();
+        let done = move |core: &mut Core, result: CommandResult<Option<Config>>, now: Moment| {
+            // The one who asked may have gone; what was done stays done.
+            drop(tell.send(answer(core, result, now)));
+        };
+        let change = Change { propose: Box::new(propose), done: Box::new(done) };
+        self.changes.send(change).await.map_err(|_| stopping())?;
+        told.await.map_err(|_| stopping())?
+    }
+
+    /// Changes what is asked of a service, and answers with what `tell` says of it.
+    async fn change<T: Send + 'static>(
         &self,
         name: ServiceName,
         by: Caller,
-        ask: impl FnOnce(
-            &Config,
-            &crate::store::State,
-            &ServiceName,
-            desired::Origin<'_>,
-        ) -> Result<crate::store::State, desired::Refusal>
-        + Send
-        + 'static,
-    ) -> CommandResult<BackendList> {
-        self.ask(move |core, now| {
-            core.change(now, &by.to_string(), |config, state, origin| ask(config, state, &name, origin))?;
+        ask: impl Fn(&Config, &State, &ServiceName, Origin<'_>) -> Result<State, Refusal> + Send + 'static,
+        tell: impl FnOnce(&Core, &ServiceName, Moment) -> CommandResult<T> + Send + 'static,
+    ) -> CommandResult<T> {
+        let (of, by) = (name.clone(), by.to_string());
+        let propose =
+            move |core: &Core, now: Moment| core.asked(now, &by, |config, state, origin| ask(config, state, &name, origin));
+        let answer = move |core: &mut Core, result: CommandResult<Option<Config>>, now: Moment| {
+            result?;
             core.observe(now);
-            core.backend_list(&name)
-        })
-        .await?
+            tell(core, &of, now)
+        };
+        self.alter(propose, answer).await
+    }
+
+    /// Puts a new configuration in force, as a whole or not at all.
+    async fn put_in_force(&self, config: Config) -> CommandResult<Reload> {
+        let mut seeds: Vec<Seed> = Vec::new();
+        let propose = move |core: &Core, now: Moment| {
+            let mut made = 0;
+            let fresh = || {
+                if made == seeds.len() {
+                    seeds.push(fresh_seed());
+                }
+                made += 1;
+                seeds[made - 1]
+            };
+            core.reload(&config, fresh, now)
+        };
+        let answer = |core: &mut Core, result: CommandResult<Option<Config>>, now: Moment| {
+            core.anticipated.clear();
+            core.reloaded(result, now)
+        };
+        self.alter(propose, answer).await
     }
 
     /// Looks up the ways to destinations that a change will need, so that new connections aren't refused for the moment that it takes.
@@ -117,6 +156,14 @@ impl Handle {
     }
 }
 
+fn status_of(core: &Core, name: &ServiceName, now: Moment) -> CommandResult<ServiceStatus> {
+    Ok(core.service_status(core.find(name)?, now))
+}
+
+fn backends_of(core: &Core, name: &ServiceName, _: Moment) -> CommandResult<BackendList> {
+    core.backend_list(name)
+}
+
 fn stopping() -> CommandError {
     CommandError::new(CommandErrorKind::Unavailable, "the agent is stopping")
 }
@@ -135,14 +182,10 @@ impl Commands for Handle {
     }
 
     async fn set_weight(&self, service: ServiceName, weight: Weight, by: Caller) -> CommandResult<ServiceStatus> {
-        self.ask(move |core, now| {
-            core.change(now, &by.to_string(), |config, state, origin| {
-                desired::set_weight(config, state, &service, weight, origin)
-            })?;
-            core.observe(now);
-            Ok(core.service_status(core.find(&service)?, now))
-        })
-        .await?
+        let ask = move |config: &Config, state: &State, name: &ServiceName, origin: Origin<'_>| {
+            desired::set_weight(config, state, name, weight, origin)
+        };
+        self.change(service, by, ask, status_of).await
     }
 
     async fn flip(&self, service: ServiceName, request: FlipRequest, by: Caller) -> CommandResult<ServiceStatus> {
@@ -155,12 +198,7 @@ impl Commands for Handle {
     }
 
     async fn unflip(&self, service: ServiceName, by: Caller) -> CommandResult<ServiceStatus> {
-        self.ask(move |core, now| {
-            core.change(now, &by.to_string(), |config, state, origin| desired::unflip(config, state, &service, origin))?;
-            core.observe(now);
-            Ok(core.service_status(core.find(&service)?, now))
-        })
-        .await?
+        self.change(service, by, desired::unflip, status_of).await
     }
 
     async fn backends(&self, service: ServiceName) -> CommandResult<BackendList> {
@@ -173,17 +211,22 @@ impl Commands for Handle {
 
     async fn add_backend(&self, service: ServiceName, backend: AddBackend, by: Caller) -> CommandResult<BackendList> {
         self.look_up([backend.address.ip()].into()).await?;
-        self.ask(move |core, now| {
-            core.add_backend(&service, &backend, &by.to_string(), now)?;
+        let (name, by) = (service.clone(), by.to_string());
+        let propose = move |core: &Core, now: Moment| core.add_backend(&name, &backend, &by, now);
+        let answer = move |core: &mut Core, result: CommandResult<Option<Config>>, now: Moment| {
+            core.anticipated.clear();
+            result?;
             core.observe(now);
             core.backend_list(&service)
-        })
-        .await?
+        };
+        self.alter(propose, answer).await
     }
 
     async fn remove_backend(&self, service: ServiceName, backend: SocketAddr, by: Caller) -> CommandResult<BackendList> {
-        self.change(service, by, move |config, state, name, origin| desired::remove_backend(config, state, name, backend, origin))
-            .await
+        let ask = move |config: &Config, state: &State, name: &ServiceName, origin: Origin<'_>| {
+            desired::remove_backend(config, state, name, backend, origin)
+        };
+        self.change(service, by, ask, backends_of).await
     }
 
     async fn drain_backend(
@@ -194,7 +237,10 @@ impl Commands for Handle {
         by: Caller,
     ) -> CommandResult<BackendList> {
         let ask = if drain { desired::drain } else { desired::undrain };
-        self.change(service, by, move |config, state, name, origin| ask(config, state, name, backend, origin)).await
+        let ask = move |config: &Config, state: &State, name: &ServiceName, origin: Origin<'_>| {
+            ask(config, state, name, backend, origin)
+        };
+        self.change(service, by, ask, backends_of).await
     }
 
     async fn set_backend_weight(
@@ -204,10 +250,10 @@ impl Commands for Handle {
         weight: BackendWeight,
         by: Caller,
     ) -> CommandResult<BackendList> {
-        self.change(service, by, move |config, state, name, origin| {
+        let ask = move |config: &Config, state: &State, name: &ServiceName, origin: Origin<'_>| {
             desired::set_backend_weight(config, state, name, backend, weight, origin)
-        })
-        .await
+        };
+        self.change(service, by, ask, backends_of).await
     }
 
     async fn networks(&self, service: ServiceName) -> CommandResult<Networks> {
@@ -215,7 +261,17 @@ impl Commands for Handle {
     }
 
     async fn change_networks(&self, service: ServiceName, change: NetworkChange, by: Caller) -> CommandResult<NetworkChanged> {
-        self.ask(move |core, now| core.change_networks(&service, &change, &by.to_string(), now)).await?
+        let (name, by, asked) = (service.clone(), by.to_string(), change.clone());
+        let propose = move |core: &Core, now: Moment| {
+            core.asked(now, &by, |config, state, origin| {
+                desired::change_networks(config, state, &name, asked.list, (&asked.remove, &asked.add), origin)
+            })
+        };
+        let answer = move |core: &mut Core, result: CommandResult<Option<Config>>, _: Moment| {
+            result?;
+            core.networks_changed(&service, &change)
+        };
+        self.alter(propose, answer).await
     }
 
     async fn explain(&self, service: ServiceName, request: ExplainRequest) -> CommandResult<Explanation> {
@@ -250,7 +306,7 @@ impl Commands for Handle {
             Ok(config) => {
                 let backends = config.services.iter().flat_map(|service| &service.backends);
                 self.look_up(backends.map(|backend| backend.address.ip()).collect()).await?;
-                self.ask(move |core, now| core.reload(config, now)).await?
+                self.put_in_force(config).await
             }
             Err(error) => {
                 let error = self.ask(move |core, now| {

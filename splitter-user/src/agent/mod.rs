@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!                 ┌ api ─────┐                       ┌──────┐ ── steer, apply ──▶ data plane
-//!  clients ──────▶│ metrics  │── Handle ─ requests ─▶│ core │ ── save ──────────▶ store
+//!  clients ──────▶│ metrics  │── Handle ─ requests ─▶│ core │ ◀─ states, kept ─▶ store, on a thread of its own
 //!                 └ signals ─┘                       └──────┘ ◀─ samples ───────── data plane
 //!                                                        ▲ └── ways ───────────── routes and neighbours
 //!                                                     a clock
 //! ```
 //!
-//! The core does one thing after the other and never waits: a change is carried out as a whole before the next thing is looked at, whether or not somebody still
+//! The core does one thing after the other and never waits: a change is carried out as a whole before the next change is looked at, whether or not somebody still
 //! waits for the answer. A change is kept before it is in force; a flip is in force before it is kept, for it must not depend on a disk.
-//! Saving waits for the disk. If that hangs, so does the agent, and what must not wait for it, the kernel does by itself.
+//! Changes wait for the disk. If that hangs, so do they; samples, flips and questions go on.
 //!
 //! The tasks are [`run`]'s: each has a name and is waited for, an end that nobody asked for ends the agent, and at the agent's end each has a deadline. What
 //! the program in the kernel does goes on in any case.
@@ -22,6 +22,7 @@ mod core;
 mod error;
 mod explain;
 mod handle;
+mod keep;
 mod observe;
 pub mod signals;
 mod startup;
@@ -109,19 +110,22 @@ pub async fn run<W: WaySource>(parts: Parts<W>, signals: mpsc::Receiver<Signal>)
     }
 
     let (published, seen) = startup::channels(kept.state.last_event());
-    let beginning = core::Beginning { config, state: kept.state, store, dataplane, warnings, published, unsaved: kept.unsaved };
+    let (keeper, kept_states) = keep::Keeper::start(store)?;
+    let beginning = core::Beginning { config, state: kept.state, keeper, dataplane, warnings, published, unsaved: kept.unsaved };
     let mut core = core::Core::new(beginning, clock::now())?;
     startup::begin(&mut core, &ways).await?;
 
     let (requests, requested) = mpsc::channel(64);
-    let handle = seen.handle(requests, source);
-    supervise(Tasks { core, ways, requested, handle, socket, metrics, signals, detach, ready }).await
+    let (changes, changed) = mpsc::channel(64);
+    let inbox = work::Inbox { requests: requested, changes: changed, kept: kept_states };
+    let handle = seen.handle(requests, changes, source);
+    supervise(Tasks { core, ways, inbox, handle, socket, metrics, signals, detach, ready }).await
 }
 
 struct Tasks<W> {
     core: core::Core,
     ways: W,
-    requested: mpsc::Receiver<handle::Request>,
+    inbox: work::Inbox,
     handle: Handle,
     socket: Socket,
     metrics: Option<TcpListener>,
@@ -132,12 +136,12 @@ struct Tasks<W> {
 
 /// Starts the tasks, waits for the signal to stop or for one that ends by itself, and ends them: first those that take requests, then the core.
 async fn supervise<W: WaySource>(tasks: Tasks<W>) -> Result<(), AgentError> {
-    let Tasks { core, ways, requested, handle, socket, metrics, signals, detach, ready } = tasks;
+    let Tasks { core, ways, inbox, handle, socket, metrics, signals, detach, ready } = tasks;
     let (stop, stopped) = watch::channel(false);
     let detach = detach || core.config.agent.detach_on_stop;
 
     let mut core_task = JoinSet::new();
-    core_task.spawn(work::work(core, ways, requested));
+    core_task.spawn(work::work(core, ways, inbox));
     let mut servers = JoinSet::new();
     spawn(&mut servers, "the API's server", {
         let (handle, stopped) = (Arc::new(handle.clone()), stopped.clone());

@@ -9,6 +9,7 @@ use std::{
 use super::{
     clock::{self, Moment},
     core::{AGENT, Core, NoWay, key},
+    keep::Unsaved,
 };
 use crate::{
     controller::{Cohorts, Count, Meter, Tally, Verdict, Window, judge},
@@ -90,7 +91,7 @@ impl Core {
     /// What is done about once a second: count the living, tell what has ended, keep what isn't kept, try again what failed.
     pub(super) fn sweep(&mut self, now: Moment) {
         let Some(dataplane) = &mut self.dataplane else {
-            if self.unsaved.is_some() {
+            if self.unsaved != Unsaved::Nothing {
                 self.save();
             }
             return;
@@ -104,7 +105,7 @@ impl Core {
         if self.not_applied.is_some() {
             self.reapply(now);
         }
-        if self.unsaved.is_some() {
+        if self.unsaved != Unsaved::Nothing {
             self.save();
         }
     }

@@ -9,6 +9,7 @@ use super::{
     core::{Core, Published},
     error::AgentError,
     handle::{Handle, Request, Source},
+    keep::{Change, Unsaved},
     ways::WaySource,
 };
 use crate::{
@@ -28,8 +29,7 @@ const ADOPTING: Duration = Duration::from_secs(5);
 /// The state to start with.
 pub(super) struct Kept {
     pub(super) state: State,
-    /// Whether it's to be saved, and why it could not be.
-    pub(super) unsaved: Option<Option<String>>,
+    pub(super) unsaved: Unsaved,
 }
 
 /// Loads the state and makes it fit the configuration.
@@ -50,11 +50,11 @@ pub(super) fn load(store: &mut dyn Store, config: &Config, now: Moment) -> Resul
     let state = desired::give_seeds(config, &fitting, fresh_seed);
     let new_seeds = state.services != fitting.services;
     let unsaved = match store.save(&state) {
-        Ok(()) => None,
+        Ok(()) => Unsaved::Nothing,
         Err(error) if new_seeds => return Err(error.into()),
         Err(error) => {
             tracing::error!(%error, "the state could not be saved; it is tried again every second");
-            Some(Some(error.to_string()))
+            Unsaved::Failed(error.to_string())
         }
     };
     Ok(Kept { state, unsaved })
@@ -69,9 +69,9 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn handle(self, requests: mpsc::Sender<Request>, source: Source) -> Handle {
+    pub(super) fn handle(self, requests: mpsc::Sender<Request>, changes: mpsc::Sender<Change>, source: Source) -> Handle {
         let Self { last_event, ways, alive, ready } = self;
-        Handle { requests, source, last_event, ways, alive, ready }
+        Handle { requests, changes, source, last_event, ways, alive, ready }
     }
 }
 

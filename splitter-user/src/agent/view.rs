@@ -1,10 +1,16 @@
 //! The core as others see it: status, lists, metrics.
 
-use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, process};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    net::SocketAddr,
+    process,
+};
 
 use super::{
     clock::Moment,
     core::{Core, key},
+    keep::Unsaved,
 };
 use crate::{
     api::{
@@ -58,7 +64,7 @@ impl Core {
         if let Some(why) = &self.not_applied {
             alerts.push(format!("the data plane isn't what it should be, which is tried again every second: {why}"));
         }
-        if let Some(Some(why)) = &self.unsaved {
+        if let Unsaved::Failed(why) = &self.unsaved {
             alerts.push(format!("what happened lately is not kept, which is tried again every second: {why}"));
         }
         for (what, table) in self.tables() {
@@ -161,8 +167,8 @@ impl Core {
     /// Backends that aren't asked for any more and are still there.
     fn removed(&self, desired: &Desired, cohort: Cohort) -> Vec<(SocketAddr, BackendSample)> {
         let Some(sample) = self.sample.services.get(&key(&desired.service)) else { return Vec::new() };
-        let asked = |address: &SocketAddr| desired.service.backends.iter().any(|backend| backend.address == *address);
-        let gone = sample.backends.iter().filter(|(address, sample)| sample.cohort == cohort && !asked(address));
+        let asked: HashSet<SocketAddr> = desired.service.backends.iter().map(|backend| backend.address).collect();
+        let gone = sample.backends.iter().filter(|(address, sample)| sample.cohort == cohort && !asked.contains(*address));
         gone.map(|(address, sample)| (*address, *sample)).collect()
     }
 

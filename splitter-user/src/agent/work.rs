@@ -7,7 +7,14 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{clock, core::Core, error::AgentError, handle::Request, ways::WaySource};
+use super::{
+    clock,
+    core::Core,
+    error::AgentError,
+    handle::Request,
+    keep::{self, Change, Kept},
+    ways::WaySource,
+};
 
 /// What errors call it.
 pub(super) const NAME: &str = "the core";
@@ -18,49 +25,87 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How often reported decisions are fetched while somebody reads them.
 const TRACE: Duration = Duration::from_millis(50);
 
+/// What the core is told.
+pub(super) struct Inbox {
+    /// What is done at once.
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// What has to be kept first: one after the other.
+    pub(super) changes: mpsc::Receiver<Change>,
+    /// What became of states that were to be kept.
+    pub(super) kept: mpsc::UnboundedReceiver<Kept>,
+}
+
 /// Works until the core says that it has ended.
-pub(super) async fn work<W: WaySource>(
-    mut core: Core,
-    mut ways: W,
-    mut requests: mpsc::Receiver<Request>,
-) -> Result<(), AgentError> {
+pub(super) async fn work<W: WaySource>(mut core: Core, mut ways: W, inbox: Inbox) -> Result<(), AgentError> {
+    let Inbox { mut requests, mut changes, mut kept } = inbox;
     let mut every = core.config.agent.sample_interval;
     let (mut sample, mut sweep, mut trace) = (ticks(every), ticks(SWEEP), ticks(TRACE));
     let mut watched = core.destinations();
     loop {
-        tokio::select! {
+        let asked = tokio::select! {
             Some(request) = requests.recv() => {
                 request(&mut core, clock::now());
-                if core.destinations() != watched {
-                    watched = core.destinations();
-                    ways.watch(watched.clone());
-                }
+                true
             }
-            _ = sample.tick() => core.observe(clock::now()),
+            Some(change) = changes.recv(), if core.waiting.is_none() => {
+                core.begin_change(change, clock::now());
+                true
+            }
+            told = kept.recv() => {
+                core.on_kept(told.ok_or_else(gone)?, clock::now());
+                true
+            }
+            _ = sample.tick() => {
+                core.observe(clock::now());
+                false
+            }
             _ = sweep.tick() => {
                 core.sweep(clock::now());
                 super::signals::alive();
+                false
             }
-            _ = trace.tick(), if core.tracing.is_some() => core.on_trace(clock::now()),
+            _ = trace.tick(), if core.tracing.is_some() => {
+                core.on_trace(clock::now());
+                false
+            }
             changed = ways.changed() => match changed {
-                Ok(()) => core.on_ways(ways.ways(), clock::now()),
+                Ok(()) => {
+                    core.on_ways(ways.ways(), clock::now());
+                    false
+                }
                 Err(lost) => {
                     let why = format!("whoever follows routes and neighbours has ended ({lost:?})");
                     return Err(AgentError::Task { task: NAME, why });
                 }
             },
-        }
+        };
         core.published.alive.send_replace(clock::now().instant);
         if core.ended {
             break;
+        }
+        if asked {
+            let destinations = core.destinations();
+            if destinations != watched {
+                ways.watch(destinations.clone());
+                watched = destinations;
+            }
         }
         if core.config.agent.sample_interval != every {
             every = core.config.agent.sample_interval;
             sample = ticks(every);
         }
     }
+    while !core.keeper.is_idle() {
+        let told = kept.recv().await.ok_or_else(gone)?;
+        core.on_kept(told, clock::now());
+    }
+    core.keeper.end();
     ways.stop().await;
     Ok(())
+}
+
+fn gone() -> AgentError {
+    AgentError::Task { task: keep::NAME, why: "it doesn't tell any more what it has kept".to_owned() }
 }
 
 fn ticks(every: Duration) -> Interval {

@@ -1,11 +1,13 @@
 //! Making the data plane do what is wanted: first everything that can fail, then stores that can't.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     mem::offset_of,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
+    vec,
 };
 
 use splitter_ebpf::abi::{
@@ -15,7 +17,7 @@ use splitter_ebpf::abi::{
 
 use super::{
     Applied, ApplyError, ServiceKey, WantedBackend, WantedService, clock,
-    destinations::{self, Entry, address},
+    destinations::{self, address},
     kernel::KernelDataplane,
     lines::{Run, lines},
     maglev::{self, Member},
@@ -40,6 +42,7 @@ const SEEDS: usize = 64;
 /// Everything that can fail, done.
 struct Plan {
     numbers: Numbers,
+    /// By cohort, of the services whose tables have to be others.
     tables: BTreeMap<ServiceKey, [Vec<u16>; 2]>,
     nat_of: BTreeMap<(ServiceKey, SocketAddr), (u8, u8)>,
     destinations: Vec<Destination>,
@@ -77,9 +80,10 @@ fn plan(dataplane: &KernelDataplane, wanted: &[WantedService]) -> Result<Plan, A
         stays
     });
     numbers.backends.retain(|(service, _), _| keys.contains(service));
+    let mut free = FreeNumbers::of(dataplane);
     let (mut tables, mut nat_of) = (BTreeMap::new(), BTreeMap::new());
     for service in wanted {
-        number(&mut numbers, service, dataplane)?;
+        number(&mut numbers, service, &mut free)?;
         if service.mode == Mode::Nat {
             for backend in &service.backends {
                 if let Some(nat) = nats(&mut numbers, dataplane, service, backend)? {
@@ -87,15 +91,16 @@ fn plan(dataplane: &KernelDataplane, wanted: &[WantedService]) -> Result<Plan, A
                 }
             }
         }
-        let built = Cohort::ALL.map(|cohort| maglev::build(&members(&numbers, service, cohort)));
-        take_lines(&mut numbers, dataplane, service, &built)?;
-        tables.insert(service.key, built);
+        if let Some(built) = rebuilt(&mut numbers, service) {
+            take_lines(&mut numbers, dataplane, service, &built)?;
+            tables.insert(service.key, built);
+        }
     }
-    let entries: Vec<Entry> = numbers
+    let entries: Vec<destinations::Entry> = numbers
         .services
         .iter()
-        .map(|(key, service)| Entry::Service(*key, service.number))
-        .chain(numbers.nats.iter().map(|(address, number)| Entry::Nat(*address, *number)))
+        .map(|(key, service)| destinations::Entry::Service(*key, service.number))
+        .chain(numbers.nats.iter().map(|(address, number)| destinations::Entry::Nat(*address, *number)))
         .collect();
     let word = maps.settings.word(0, offset_of!(Settings, destinations)).load();
     let seeds = std::iter::once(word >> 1).chain(std::iter::repeat_with(|| rand::random::<u64>() >> 1));
@@ -106,48 +111,70 @@ fn plan(dataplane: &KernelDataplane, wanted: &[WantedService]) -> Result<Plan, A
     Ok(Plan { numbers, tables, nat_of, destinations, seed })
 }
 
+/// Numbers that nobody has. One of a service or backend that goes at the same time isn't free before that one is gone.
+struct FreeNumbers {
+    services: vec::IntoIter<u32>,
+    services_room: usize,
+    backends: vec::IntoIter<u32>,
+    backends_room: usize,
+}
+
+impl FreeNumbers {
+    fn of(dataplane: &KernelDataplane) -> Self {
+        let (services_room, backends_room) = (dataplane.loaded.maps.services.len(), dataplane.loaded.maps.backends.len());
+        Self {
+            services: dataplane.numbers.free_services(services_room).into_iter(),
+            services_room,
+            backends: dataplane.numbers.free_backends(backends_room).into_iter(),
+            backends_room,
+        }
+    }
+}
+
 /// Gives numbers to a service and its backends.
-fn number(numbers: &mut Numbers, wanted: &WantedService, dataplane: &KernelDataplane) -> Result<(), ApplyError> {
-    let maps = &dataplane.loaded.maps;
+fn number(numbers: &mut Numbers, wanted: &WantedService, free: &mut FreeNumbers) -> Result<(), ApplyError> {
     if !numbers.services.contains_key(&wanted.key) {
-        let room = maps.services.len();
-        // A number of a service that goes at the same time isn't free before that one is gone.
-        let taken: BTreeSet<u32> = dataplane.numbers.services.values().map(|service| service.number).collect();
-        let number = (0..room as u32)
-            .find(|number| !taken.contains(number) && numbers.services.values().all(|service| service.number != *number))
-            .ok_or(ApplyError::NoRoom { what: "services", needed: numbers.services.len() + 1, room, key: "services" })?;
-        numbers.services.insert(wanted.key, NumberedService { number, runs: [[None; 2]; 2] });
+        let (needed, room) = (numbers.services.len() + 1, free.services_room);
+        let number = free.services.next().ok_or(ApplyError::NoRoom { what: "services", needed, room, key: "services" })?;
+        numbers.services.insert(wanted.key, NumberedService { number, runs: [[None; 2]; 2], members: None });
     }
     let now = Instant::now();
     let asked: BTreeSet<SocketAddr> = wanted.backends.iter().map(|backend| backend.address).collect();
-    for ((service, address), backend) in &mut numbers.backends {
-        if *service == wanted.key && !asked.contains(address) {
+    for ((_, address), backend) in numbers.backends_of_mut(&wanted.key) {
+        if !asked.contains(address) {
             backend.unwanted_since.get_or_insert(now);
             (backend.wanted, backend.usable) = (false, false);
         }
     }
-    let room = maps.backends.len();
-    let taken: BTreeSet<u32> = dataplane.numbers.backends.values().map(|backend| backend.number).collect();
-    let mut free = numbers.free_backends(room).filter(|number| !taken.contains(number)).collect::<Vec<_>>().into_iter();
-    let needed = numbers.backends.len() + 1;
     for backend in &wanted.backends {
-        let usable = backend.is_usable();
-        match numbers.backends.get_mut(&(wanted.key, backend.address)) {
-            Some(known) => {
-                (known.wanted, known.usable, known.cohort) = (true, usable, backend.cohort);
-                known.way.clone_from(&backend.way);
+        let (needed, room) = (numbers.backends.len() + 1, free.backends_room);
+        let (cohort, usable) = (backend.cohort, backend.is_usable());
+        match numbers.backends.entry((wanted.key, backend.address)) {
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                (known.wanted, known.usable, known.cohort) = (true, usable, cohort);
                 known.unwanted_since = None;
             }
-            None => {
-                let number = free.next().ok_or(ApplyError::NoRoom { what: "backends", needed, room, key: "backends" })?;
-                let way = backend.way.clone();
-                let numbered =
-                    NumberedBackend { number, cohort: backend.cohort, wanted: true, usable, way, unwanted_since: None };
-                numbers.backends.insert((wanted.key, backend.address), numbered);
+            Entry::Vacant(place) => {
+                let number = free.backends.next();
+                let number = number.ok_or(ApplyError::NoRoom { what: "backends", needed, room, key: "backends" })?;
+                place.insert(NumberedBackend { number, cohort, wanted: true, usable, unwanted_since: None });
             }
         }
     }
     Ok(())
+}
+
+/// A service's Maglev tables by cohort, unless those in force are made from the same backends already.
+fn rebuilt(numbers: &mut Numbers, service: &WantedService) -> Option<[Vec<u16>; 2]> {
+    let members = Cohort::ALL.map(|cohort| members(numbers, service, cohort));
+    let numbered = numbers.services.get_mut(&service.key)?;
+    if numbered.members.as_deref() == Some(&members) {
+        return None;
+    }
+    let built = members.each_ref().map(|members| maglev::build(members));
+    numbered.members = Some(Arc::new(members));
+    Some(built)
 }
 
 /// The NAT addresses that connections to a backend leave from: those of the configuration, or the one that the kernel would use.
@@ -222,8 +249,8 @@ fn in_force(dataplane: &KernelDataplane, key: &ServiceKey) -> usize {
 fn commit(dataplane: &mut KernelDataplane, wanted: &[WantedService], plan: Plan) {
     // What the last change took out of force may have been looked at until just now.
     thread::sleep(GRACE.saturating_sub(dataplane.switched.elapsed()));
-    let generations: BTreeMap<ServiceKey, usize> =
-        wanted.iter().map(|service| (service.key, 1 - in_force(dataplane, &service.key))).collect();
+    let in_force: BTreeMap<ServiceKey, usize> =
+        wanted.iter().map(|service| (service.key, in_force(dataplane, &service.key))).collect();
     let before = std::mem::replace(&mut dataplane.numbers, plan.numbers);
     let maps = &dataplane.loaded.maps;
     for (nat, number) in &dataplane.numbers.nats {
@@ -238,7 +265,7 @@ fn commit(dataplane: &mut KernelDataplane, wanted: &[WantedService], plan: Plan)
             write_backend(dataplane, number, &service.key, backend, known, nat);
         }
         let known = before.services.contains_key(&service.key);
-        write_service(dataplane, service, generations[&service.key], &plan.tables[&service.key], known);
+        write_service(dataplane, service, in_force[&service.key], plan.tables.get(&service.key), known);
     }
     switch_destinations(dataplane, &plan.destinations, plan.seed);
     dataplane.switched = Instant::now();
@@ -313,12 +340,20 @@ fn clear_backend_counters(dataplane: &KernelDataplane, number: usize) {
     maps.sweep_counters.write(number, BackendCounters::default());
 }
 
-fn write_service(dataplane: &KernelDataplane, wanted: &WantedService, generation: usize, built: &[Vec<u16>; 2], known: bool) {
+/// Writes a service's record, and its tables where there are others than before: these are put in force instead of the generation that is.
+fn write_service(
+    dataplane: &KernelDataplane,
+    wanted: &WantedService,
+    in_force: usize,
+    built: Option<&[Vec<u16>; 2]>,
+    known: bool,
+) {
     let maps = &dataplane.loaded.maps;
     let numbered = &dataplane.numbers.services[&wanted.key];
     let number = numbered.number as usize;
+    let generation = if built.is_some() { 1 - in_force } else { in_force };
     let mut tables = [Table::default(); 2];
-    for ((table, run), built) in tables.iter_mut().zip(numbered.runs[generation]).zip(built) {
+    for ((table, run), built) in tables.iter_mut().zip(numbered.runs[generation]).zip(built.into_iter().flatten()) {
         if let Some(run) = run {
             write_table(dataplane, run, built);
             *table = Table { first_line: run.first(), size: built.len() as u32 };
@@ -356,9 +391,11 @@ fn write_service(dataplane: &KernelDataplane, wanted: &WantedService, generation
     }
     // One field after the other, the control word last: until then the tables of the other generation are nobody's, and a timeout, a flag or a seed that
     // changes a moment earlier hurts nobody.
-    let offset = offset_of!(Service, tables) + generation * size_of::<[Table; 2]>();
-    maps.services.set_field(number, offset, tables[0]);
-    maps.services.set_field(number, offset + size_of::<Table>(), tables[1]);
+    if built.is_some() {
+        let offset = offset_of!(Service, tables) + generation * size_of::<[Table; 2]>();
+        maps.services.set_field(number, offset, tables[0]);
+        maps.services.set_field(number, offset + size_of::<Table>(), tables[1]);
+    }
     let old = maps.services.read(number);
     if old.flags != record.flags {
         maps.services.set_field(number, offset_of!(Service, flags), record.flags);

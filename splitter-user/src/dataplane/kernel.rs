@@ -296,7 +296,7 @@ impl KernelDataplane {
         &self,
         key: &ServiceKey,
     ) -> impl Iterator<Item = (&(ServiceKey, SocketAddr), &super::numbers::NumberedBackend)> {
-        self.numbers.backends.iter().filter(move |((service, _), _)| service == key)
+        self.numbers.backends_of(key)
     }
 
     fn backend_address(&self, number: u32) -> Option<(ServiceKey, SocketAddr)> {

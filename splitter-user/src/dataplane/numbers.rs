@@ -1,9 +1,11 @@
 //! Which number a service, a backend and a NAT address has in the maps. What an earlier agent gave out is found there again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     mem::offset_of,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    ops::RangeInclusive,
+    sync::Arc,
 };
 
 use splitter_ebpf::abi::{Service, flags};
@@ -13,11 +15,9 @@ use super::{
     destinations::ip,
     lines::{Lines, Run},
     loader::Maps,
+    maglev::Member,
 };
-use crate::{
-    model::{Cohort, Protocol},
-    neighbor::Way,
-};
+use crate::model::{Cohort, Protocol};
 
 /// A service that has a number.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct NumberedService {
     pub number: u32,
     /// The runs of lines of both generations' tables.
     pub runs: [[Option<Run>; 2]; 2],
+    /// What the tables in force were made from, by cohort. Unknown after an adoption.
+    pub members: Option<Arc<[Vec<Member>; 2]>>,
 }
 
 /// A backend that has a number.
@@ -35,7 +37,6 @@ pub struct NumberedBackend {
     /// Wanted; else only connections are left of it.
     pub wanted: bool,
     pub usable: bool,
-    pub way: Option<Way>,
     /// When it stopped being wanted.
     pub unwanted_since: Option<std::time::Instant>,
 }
@@ -73,15 +74,14 @@ impl Numbers {
             let second = claim(1 - in_force);
             let runs = if in_force == 0 { [first, second] } else { [second, first] };
             keys.insert(number, key);
-            numbers.services.insert(key, NumberedService { number: number as u32, runs });
+            numbers.services.insert(key, NumberedService { number: number as u32, runs, members: None });
         }
         for number in 0..maps.backends.len() {
             let backend = maps.backends.read(number);
             let Some(key) = keys.get(&usize::from(backend.service)).filter(|_| backend.in_use != 0) else { continue };
             let address = SocketAddr::new(ip(backend.address, key.address.is_ipv6()), u16::from_be_bytes(backend.port));
             let cohort = if backend.cohort == 0 { Cohort::Stable } else { Cohort::Canary };
-            let found =
-                NumberedBackend { number: number as u32, cohort, wanted: false, usable: false, way: None, unwanted_since: None };
+            let found = NumberedBackend { number: number as u32, cohort, wanted: false, usable: false, unwanted_since: None };
             numbers.backends.insert((*key, address), found);
         }
         for number in 0..maps.nats.len() {
@@ -94,10 +94,27 @@ impl Numbers {
         numbers
     }
 
-    /// A free number for a backend.
-    pub fn free_backends(&self, room: usize) -> impl Iterator<Item = u32> + use<> {
-        let used: BTreeSet<u32> = self.backends.values().map(|backend| backend.number).collect();
-        (0..room as u32).filter(move |number| !used.contains(number))
+    /// Free numbers for services.
+    pub fn free_services(&self, room: usize) -> Vec<u32> {
+        free(self.services.values().map(|service| service.number), room)
+    }
+
+    /// Free numbers for backends.
+    pub fn free_backends(&self, room: usize) -> Vec<u32> {
+        free(self.backends.values().map(|backend| backend.number), room)
+    }
+
+    /// A service's backends.
+    pub fn backends_of(&self, key: &ServiceKey) -> impl Iterator<Item = (&(ServiceKey, SocketAddr), &NumberedBackend)> {
+        self.backends.range(backends_of(*key))
+    }
+
+    /// A service's backends, to be changed.
+    pub fn backends_of_mut(
+        &mut self,
+        key: &ServiceKey,
+    ) -> impl Iterator<Item = (&(ServiceKey, SocketAddr), &mut NumberedBackend)> {
+        self.backends.range_mut(backends_of(*key))
     }
 
     /// The numbers of these NAT addresses, which have to follow each other; given out if they have none. `None`: there is no room.
@@ -121,6 +138,19 @@ impl Numbers {
         }
         Some((u8::try_from(first).ok()?, count))
     }
+}
+
+/// The numbers below `room` that aren't used.
+fn free(used: impl Iterator<Item = u32>, room: usize) -> Vec<u32> {
+    let used: HashSet<u32> = used.collect();
+    (0..room as u32).filter(|number| !used.contains(number)).collect()
+}
+
+/// Where a service's backends lie in [`Numbers::backends`]: between the least address that there is and the greatest.
+fn backends_of(key: ServiceKey) -> RangeInclusive<(ServiceKey, SocketAddr)> {
+    let least = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let greatest = SocketAddrV6::new(Ipv6Addr::from([0xff; 16]), u16::MAX, u32::MAX, u32::MAX);
+    (key, least)..=(key, greatest.into())
 }
 
 /// Where the clients of a service in the maps connect to.

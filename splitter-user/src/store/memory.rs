@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -13,12 +13,17 @@ use super::{Loaded, State, Store, StoreError, decode, encode};
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
+    /// Told when it doesn't hang any more.
+    goes_on: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     bytes: Option<Vec<u8>>,
     full: bool,
+    hangs: bool,
+    /// Savings that have begun, those included that failed.
+    begun: usize,
 }
 
 impl MemoryStore {
@@ -36,6 +41,18 @@ impl MemoryStore {
     /// Whether saving fails from now on, as on a full disk.
     pub fn fill(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// Whether saving doesn't end from now on, as on a disk that doesn't answer.
+    pub fn hang(&self, hangs: bool) {
+        self.lock().hangs = hangs;
+        self.goes_on.notify_all();
+    }
+
+    /// How many savings have begun.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.lock().begun
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -59,6 +76,10 @@ impl Store for MemoryStore {
 
     fn save(&mut self, state: &State) -> Result<(), StoreError> {
         let mut inner = self.lock();
+        inner.begun += 1;
+        while inner.hangs {
+            inner = self.goes_on.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
         if inner.full {
             return Err(StoreError::Full { path: PathBuf::from("memory") });
         }

@@ -59,6 +59,89 @@ async fn a_flip_is_in_force_and_unflip_takes_it_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flip_does_not_wait_for_a_disk_that_hangs_and_a_change_does() {
+    let rig = Rig::start(CONFIG).await;
+    rig.client().set_weight(&name("web"), percent("10%")).await.expect("set");
+    rig.store.hang(true);
+    let begun = rig.store.begun();
+    let client = rig.client();
+    let change = tokio::spawn(async move { client.set_weight(&name("web"), percent("20%")).await });
+    rig.until(|rig| rig.store.begun() > begun).await;
+
+    let request = FlipRequest { existing: Existing::Reset, reason: None };
+    let status = rig.client().flip(&name("web"), &request).await.expect("flipped");
+    assert_eq!((status.weights.asked, status.weights.in_force), (percent("10%"), Some(Weight::ZERO)));
+    assert_eq!(rig.dataplane.service(&key()).and_then(|web| web.flip), Some(Existing::Reset));
+    assert!(rig.client().status(None).await.is_ok(), "questions are answered");
+    assert!(!change.is_finished(), "what isn't kept isn't in force");
+
+    rig.store.hang(false);
+    let status = change.await.expect("no panic").expect("set");
+    assert_eq!((status.weights.asked, status.weights.in_force), (percent("20%"), Some(Weight::ZERO)), "the flip isn't undone");
+    let web = rig.store.saved().and_then(|state| state.service(&name("web")).cloned()).expect("saved");
+    assert_eq!((web.weight.map(|asked| asked.weight), web.flip.is_some()), (Some(percent("20%")), true));
+    rig.stop().await.expect("stopped in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_cannot_be_made_any_more_when_it_is_kept_is_refused_and_taken_back() {
+    let rig = Rig::start(CONFIG).await;
+    rig.store.hang(true);
+    let begun = rig.store.begun();
+    let client = rig.client();
+    let change = tokio::spawn(async move { client.set_weight(&name("web"), percent("20%")).await });
+    rig.until(|rig| rig.store.begun() > begun).await;
+    rig.client().detach().await.expect("detached");
+    rig.store.hang(false);
+    assert_eq!(code(&change.await.expect("no panic").expect_err("detached")), ErrorCode::Unavailable);
+    let is_kept =
+        |rig: &Rig| rig.store.saved().is_some_and(|state| state.service(&name("web")).is_some_and(|web| web.weight.is_some()));
+    rig.until(|rig| !is_kept(rig)).await;
+    rig.stop().await.expect("stopped in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_wait_for_the_disk_are_carried_out_one_after_the_other() {
+    let rig = Rig::start(CONFIG).await;
+    let client = rig.client();
+    let request = FlipRequest { existing: Existing::Keep, reason: None };
+    client.flip(&name("web"), &request).await.expect("flipped");
+    rig.until(|rig| rig.store.saved().is_some_and(|state| state.service(&name("web")).is_some_and(|web| web.flip.is_some())))
+        .await;
+    rig.store.hang(true);
+    let begun = rig.store.begun();
+    let (first, second) = (rig.client(), rig.client());
+    let unflip = tokio::spawn(async move { first.unflip(&name("web")).await });
+    rig.until(|rig| rig.store.begun() > begun).await;
+    let again = tokio::spawn(async move { second.unflip(&name("web")).await });
+    rig.store.hang(false);
+    assert!(unflip.await.expect("no panic").is_ok());
+    let refused = again.await.expect("no panic").expect_err("one after the other: it's unflipped by then");
+    assert_eq!(code(&refused), ErrorCode::Conflict);
+    let saved = rig.store.saved().and_then(|state| state.service(&name("web")).and_then(|web| web.flip.clone()));
+    assert_eq!(saved, None);
+    rig.stop().await.expect("stopped in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_crosses_a_limit_is_flipped_while_the_disk_hangs() {
+    let rig = Rig::start(CONFIG).await;
+    rig.client().set_weight(&name("web"), percent("10%")).await.expect("set");
+    rig.store.hang(true);
+    let client = rig.client();
+    let change = tokio::spawn(async move { client.set_weight(&name("web"), percent("20%")).await });
+    rig.dataplane.count(key(), address(CANARY), |counters| {
+        (counters.opened, counters.completed, counters.refused) = (100, 80, 20);
+    });
+    rig.until(|rig| rig.dataplane.service(&key()).and_then(|web| web.flip) == Some(Existing::Reset)).await;
+    rig.store.hang(false);
+    change.await.expect("no panic").expect("set");
+    rig.until(|rig| rig.store.saved().is_some_and(|state| state.service(&name("web")).is_some_and(|web| web.flip.is_some())))
+        .await;
+    rig.stop().await.expect("stopped in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_crosses_a_limit_is_flipped_with_the_next_sample() {
     let rig = Rig::start(CONFIG).await;
     let client = rig.client();
