@@ -57,9 +57,9 @@ impl Options {
 
     const fn times(&self) -> Times {
         if self.quick {
-            Times { rounds: 1, requests: Duration::from_secs(1), bodies: Duration::from_secs(1), packets_ms: 60, steps: 6 }
+            Times { rounds: 1, requests: Duration::from_secs(1), bodies: Duration::from_secs(1), packets_ms: 60, steps: 5 }
         } else {
-            Times { rounds: 3, requests: Duration::from_secs(3), bodies: Duration::from_secs(2), packets_ms: 150, steps: 8 }
+            Times { rounds: 3, requests: Duration::from_secs(3), bodies: Duration::from_secs(2), packets_ms: 120, steps: 7 }
         }
     }
 }
@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<Vec<Wire>> {
             let loads: Vec<_> = Load::ALL.into_iter().filter(|load| options.wants(path, *load)).collect();
             if !loads.is_empty() {
                 eprintln!("wire: round {} of {}: {}", round + 1, times.rounds, path.name());
-                visit(path, &loads, options, times, &mut found)?;
+                visit(path, &loads, options, &mut found)?;
             }
         }
     }
@@ -101,7 +101,8 @@ pub fn run(options: &Options) -> Result<Vec<Wire>> {
 }
 
 /// Builds one way and measures these loads on it.
-fn visit(path: Path, loads: &[Load], options: &Options, times: Times, found: &mut Found) -> Result<()> {
+fn visit(path: Path, loads: &[Load], options: &Options, found: &mut Found) -> Result<()> {
+    let times = options.times();
     let mut note = |load: Load, result| found.entry((path, load)).or_default().push(result);
     let mut wanted = Vec::new();
     for load in loads {
@@ -127,7 +128,7 @@ fn visit(path: Path, loads: &[Load], options: &Options, times: Times, found: &mu
     for load in wanted {
         options.go_on()?;
         let measured = match load {
-            Load::Packets { flows } => packets(&stage, flows, times),
+            Load::Packets { flows } => packets(&stage, flows, options),
             Load::KeepAlive | Load::ConnectionClose => web::measure(&stage, load, times.requests),
             Load::Body1Mb => web::measure(&stage, load, times.bodies),
         };
@@ -137,13 +138,17 @@ fn visit(path: Path, loads: &[Load], options: &Options, times: Times, found: &mu
 }
 
 /// All that can be sent, and the highest rate at which next to nothing is lost.
-fn packets(stage: &Stage, flows: u32, times: Times) -> Result<Wire> {
+fn packets(stage: &Stage, flows: u32, options: &Options) -> Result<Wire> {
+    let times = options.times();
     let mut flood = Flood::start(&stage.lab, &[flows])?;
     let duration = Duration::from_millis(times.packets_ms);
     // The first says how many frames that takes.
     flood.send(flows, None, duration / 4)?;
     let full = flood.send(flows, None, duration)?;
-    let highest = highest_rate(full.received_mpps(), LOSS, times.steps, |mpps| flood.send(flows, Some(mpps), duration))?;
+    let highest = highest_rate(full.received_mpps(), LOSS, times.steps, |mpps| {
+        options.go_on()?;
+        flood.send(flows, Some(mpps), duration)
+    })?;
     Ok(Wire { mpps: Some(full.received_mpps()), mpps_3_percent_loss: highest, ..Wire::default() })
 }
 

@@ -155,10 +155,22 @@ impl Proxy {
     }
 }
 
-/// Where the service and its backends are, in the configurations that the page shows.
 #[cfg(test)]
-const SHOWN: (SocketAddr, [SocketAddr; 2]) = {
-    use std::net::{IpAddr::V4, Ipv4Addr};
-    let socket = |a, b| SocketAddr::new(V4(Ipv4Addr::new(10, a, b, 1)), 80);
-    (socket(79, 0), [socket(72, 100), socket(73, 100)])
-};
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_the_configurations_that_are_used() {
+        let page = include_str!("../../../../docs/benchmarks-peers.md");
+        let service = "10.79.0.1:80".parse().expect("an address");
+        let backends = ["10.72.100.1:80", "10.73.100.1:80"].map(|text| text.parse().expect("an address"));
+        let configurations = [
+            nftables_rules(service, &backends),
+            haproxy_configuration(service, &backends),
+            nginx_configuration(Path::new("DIRECTORY"), service, &backends),
+        ];
+        for configuration in configurations {
+            assert!(page.contains(&format!("```text\n{configuration}```")), "not on the page:\n{configuration}");
+        }
+    }
+}

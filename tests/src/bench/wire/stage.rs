@@ -37,11 +37,19 @@ const WEIGHT: &str = "50%";
 
 /// Everything that stands while one way is measured; dropping it takes it down.
 pub(super) struct Stage {
-    _splitter: Option<Node>,
-    _proxy: Option<Proxy>,
-    _redirects: Vec<Attached>,
+    /// Before the lab, so that it goes first.
+    _way: Way,
     _servers: Vec<Nginx>,
     pub lab: Lab,
+}
+
+/// What makes the way, to be held as long as it is to be there.
+enum Way {
+    Splitter { _agent: Node },
+    Redirects { _programs: Vec<Attached> },
+    Proxy { _process: Proxy },
+    /// It goes with the node's namespace.
+    Kernel,
 }
 
 impl Stage {
@@ -52,22 +60,27 @@ impl Stage {
     pub fn build(path: Path) -> Result<Self> {
         let lab = network(path)?;
         let servers = servers(&lab)?;
-        let mut stage = Self { _splitter: None, _proxy: None, _redirects: Vec::new(), _servers: servers, lab };
-        let (lab, node) = (&stage.lab, &stage.lab.node().namespace);
+        let node = &lab.node().namespace;
         let backends: Vec<_> = lab.backends().iter().map(|backend| SocketAddr::from((backend.address.v4, WEB))).collect();
-        match path {
+        let way = match path {
             Path::SplitterDsr => {
-                direct(lab)?;
-                stage._splitter = Some(splitter(lab, Mode::Dsr)?);
+                direct(&lab)?;
+                Way::Splitter { _agent: splitter(&lab, Mode::Dsr)? }
             }
-            Path::SplitterNat => stage._splitter = Some(splitter(lab, Mode::Nat)?),
-            Path::XdpRedirect => stage._redirects = redirects(lab)?,
-            Path::Routing | Path::RoutingOffloads => routes(lab)?,
-            Path::NftablesDnat => peers::nftables(node, target(), &backends)?,
-            Path::HaproxyTcp => stage._proxy = Some(Proxy::haproxy(node, target(), &backends)?),
-            Path::NginxStream => stage._proxy = Some(Proxy::nginx(node, target(), &backends)?),
-        }
-        Ok(stage)
+            Path::SplitterNat => Way::Splitter { _agent: splitter(&lab, Mode::Nat)? },
+            Path::XdpRedirect => Way::Redirects { _programs: redirects(&lab)? },
+            Path::Routing | Path::RoutingOffloads => {
+                routes(&lab)?;
+                Way::Kernel
+            }
+            Path::NftablesDnat => {
+                peers::nftables(node, target(), &backends)?;
+                Way::Kernel
+            }
+            Path::HaproxyTcp => Way::Proxy { _process: Proxy::haproxy(node, target(), &backends)? },
+            Path::NginxStream => Way::Proxy { _process: Proxy::nginx(node, target(), &backends)? },
+        };
+        Ok(Self { _way: way, _servers: servers, lab })
     }
 }
 

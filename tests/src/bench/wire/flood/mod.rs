@@ -12,7 +12,7 @@ mod search;
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -156,14 +156,12 @@ impl Flood {
         let sent = generator.state.get()?[programs::SENT] - sent;
         thread::sleep(UNDER_WAY);
         let received = self.received()?.iter().sum::<u64>() - before;
-        if std::env::var_os("WIRE_DEBUG").is_some() { eprintln!("{mpps:?} frames {frames} sent {sent} received {received} {seconds} {:?}", self.received()?); }
         Ok(Trial { sent, received, seconds })
     }
 }
 
 impl Generator {
     fn load(route: &Route, flows: u32, paced: bool) -> Result<Self> {
-        use std::os::fd::AsFd;
         let state = Cell::new()?;
         let program = lab::xdp::load(&programs::generator(route, flows, paced, state.as_fd())).context("load the generator")?;
         Ok(Self { flows, paced, state, program, speed: FIRST_GUESS })
@@ -180,7 +178,6 @@ impl Generator {
 
 impl Sink {
     fn attach(backend: &Namespace) -> Result<Self> {
-        use std::os::fd::AsFd;
         let count = Cell::new()?;
         let program = lab::xdp::load(&programs::sink(count.as_fd())).context("load a sink")?;
         Ok(Self { _attached: lab::xdp::attach_loaded(backend, "eth0", &program)?, count })
