@@ -1,4 +1,4 @@
-//! The programs that the tests call: real servers, real clients, a real Prometheus.
+//! The programs that the tests and the bench call: real servers, real clients, a real Prometheus.
 
 use std::{
     fs::{self, File, Permissions},
@@ -17,8 +17,8 @@ use crate::{
     workspace::{self, Workspace},
 };
 
-/// Each command, with Debian's package of it.
-const COMMANDS: [(&str, &str); 7] = [
+/// Each command that the tests call, with Debian's package of it.
+const COMMANDS: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -27,6 +27,9 @@ const COMMANDS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
 ];
+/// What the bench calls besides: Splitter's peers. A path is a file that is no command.
+const PEERS: &[(&str, &str)] =
+    &[("nft", "nftables"), ("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];
 const STEP: &str = "packages";
 /// Debian asks this program whether a freshly installed service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -34,16 +37,26 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const DENY: &str = "#!/bin/sh\n# Written by `cargo xtask test` while it installs packages; safe to remove.\nexit 101\n";
 const UPDATE_LIMIT: Duration = Duration::from_secs(180);
 
-/// Installs what is missing, starting none of it.
+/// Installs what is missing of what the tests call, starting none of it.
 pub fn ensure(workspace: &Workspace) -> Result<()> {
-    report::step(STEP, "looking for the programs that the tests call", || {
-        let missing = missing();
+    ensure_all(workspace, "looking for the programs that the tests call", COMMANDS)
+}
+
+/// Installs what is missing of what the bench calls besides, starting none of it. The bench can do without: a peer that is absent has a row that says so.
+#[allow(dead_code, reason = "for the bench to call")]
+pub fn bench(workspace: &Workspace) -> Result<()> {
+    ensure_all(workspace, "looking for the peers that the bench compares", PEERS)
+}
+
+fn ensure_all(workspace: &Workspace, what: &str, wanted: &[(&'static str, &'static str)]) -> Result<()> {
+    report::step(STEP, what, || {
+        let missing = missing(wanted);
         if missing.is_empty() {
-            return Ok(((), format!("found all {}", COMMANDS.len())));
+            return Ok(((), format!("found all {}", wanted.len())));
         }
-        let packages = packages_of(&missing);
+        let packages = packages_of(wanted, &missing);
         install(workspace, &missing, &packages)?;
-        let still = self::missing();
+        let still = self::missing(wanted);
         if !still.is_empty() {
             bail!("{} still missing after apt-get installed {}", still.join(", "), packages.join(" "));
         }
@@ -51,19 +64,19 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
     })
 }
 
-fn missing() -> Vec<&'static str> {
-    COMMANDS.iter().map(|(command, _)| *command).filter(|command| workspace::find(command).is_none()).collect()
+fn missing(wanted: &[(&'static str, &'static str)]) -> Vec<&'static str> {
+    let found = |name: &str| if name.starts_with('/') { Path::new(name).exists() } else { workspace::find(name).is_some() };
+    wanted.iter().map(|(name, _)| *name).filter(|name| !found(name)).collect()
 }
 
-fn packages_of(missing: &[&str]) -> Vec<&'static str> {
-    let mut packages: Vec<_> =
-        COMMANDS.iter().filter(|(command, _)| missing.contains(command)).map(|(_, package)| *package).collect();
+fn packages_of(wanted: &[(&'static str, &'static str)], missing: &[&str]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = wanted.iter().filter(|(name, _)| missing.contains(name)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
 
 fn install(workspace: &Workspace, missing: &[&str], packages: &[&str]) -> Result<()> {
-    workspace::require("apt-get", &format!("install these by hand, the tests call them: {}", missing.join(", ")))?;
+    workspace::require("apt-get", &format!("install these by hand: {}", missing.join(", ")))?;
     let path = workspace.own("packages.log");
     let log = Log::create(STEP, &path)?;
     println!("[{STEP}] installing {}", packages.join(" "));
@@ -136,8 +149,14 @@ mod tests {
 
     #[test]
     fn each_package_is_installed_once() {
-        assert_eq!(packages_of(&["promtool", "prometheus", "ip"]), ["prometheus", "iproute2"]);
-        assert_eq!(packages_of(&[]), [""; 0]);
+        assert_eq!(packages_of(COMMANDS, &["promtool", "prometheus", "ip"]), ["prometheus", "iproute2"]);
+        assert_eq!(packages_of(COMMANDS, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_command_is_looked_for_at_its_place() {
+        let wanted = [("/usr/lib/no-such-module.so", "its-package"), ("/", "base-files")];
+        assert_eq!(missing(&wanted), ["/usr/lib/no-such-module.so"]);
     }
 
     #[test]

@@ -23,8 +23,7 @@ impl Busy {
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().map(str::parse::<u64>);
         let mut next = || fields.next()?.ok();
-        let [user, nice, system, _idle, _iowait, irq, softirq] =
-            [next()?, next()?, next()?, next()?, next()?, next()?, next()?];
+        let [user, nice, system, _idle, _iowait, irq, softirq] = [next()?, next()?, next()?, next()?, next()?, next()?, next()?];
         // What follows is not this machine's doing (steal) or counted already (guest, as user).
         Some(Self { ticks: user + nice + system + irq + softirq })
     }

@@ -5,25 +5,20 @@
 
 mod cpu;
 mod flood;
+mod interrupt;
 mod path;
 mod peers;
 mod stage;
 mod web;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 pub use self::path::{Load, MANY_FLOWS, Path};
 use self::{
     flood::{Flood, highest_rate},
+    interrupt::Interrupts,
     stage::Stage,
 };
 use super::report::Wire;
@@ -39,20 +34,11 @@ pub struct Options {
     pub quick: bool,
     /// Only rows whose `path/load` has this in it, such as `splitter`, `/keep-alive` or `routing/packets`.
     pub only: Option<String>,
-    /// Once it is set, the run ends with an error as soon as what runs now is measured: within a few seconds, with nothing left behind.
-    pub stop: Arc<AtomicBool>,
 }
 
 impl Options {
     fn wants(&self, path: Path, load: Load) -> bool {
         self.only.as_ref().is_none_or(|only| format!("{}/{}", path.name(), load.name()).contains(only))
-    }
-
-    fn go_on(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            bail!("interrupted");
-        }
-        Ok(())
     }
 
     const fn times(&self) -> Times {
@@ -84,8 +70,9 @@ type Found = BTreeMap<(Path, Load), Vec<std::result::Result<Wire, String>>>;
 /// A peer that is not installed, or a row that fails, is a row that says so.
 ///
 /// # Errors
-/// The run was interrupted.
+/// The run was interrupted by SIGINT or SIGTERM: it ends within a few seconds then, and leaves nothing behind.
 pub fn run(options: &Options) -> Result<Vec<Wire>> {
+    let interrupts = Interrupts::note()?;
     let times = options.times();
     let mut found = Found::new();
     for round in 0..times.rounds {
@@ -93,7 +80,7 @@ pub fn run(options: &Options) -> Result<Vec<Wire>> {
             let loads: Vec<_> = Load::ALL.into_iter().filter(|load| options.wants(path, *load)).collect();
             if !loads.is_empty() {
                 eprintln!("wire: round {} of {}: {}", round + 1, times.rounds, path.name());
-                visit(path, &loads, options, &mut found)?;
+                visit(path, &loads, options, &interrupts, &mut found)?;
             }
         }
     }
@@ -101,7 +88,7 @@ pub fn run(options: &Options) -> Result<Vec<Wire>> {
 }
 
 /// Builds one way and measures these loads on it.
-fn visit(path: Path, loads: &[Load], options: &Options, found: &mut Found) -> Result<()> {
+fn visit(path: Path, loads: &[Load], options: &Options, interrupts: &Interrupts, found: &mut Found) -> Result<()> {
     let times = options.times();
     let mut note = |load: Load, result| found.entry((path, load)).or_default().push(result);
     let mut wanted = Vec::new();
@@ -111,7 +98,7 @@ fn visit(path: Path, loads: &[Load], options: &Options, found: &mut Found) -> Re
             None => wanted.push(*load),
         }
     }
-    options.go_on()?;
+    interrupts.go_on()?;
     if wanted.is_empty() {
         return Ok(());
     }
@@ -126,9 +113,9 @@ fn visit(path: Path, loads: &[Load], options: &Options, found: &mut Found) -> Re
     // Requests first: a flood receives in a way of its own.
     wanted.sort_by_key(|load| matches!(load, Load::Packets { .. }));
     for load in wanted {
-        options.go_on()?;
+        interrupts.go_on()?;
         let measured = match load {
-            Load::Packets { flows } => packets(&stage, flows, options),
+            Load::Packets { flows } => packets(&stage, flows, times, interrupts),
             Load::KeepAlive | Load::ConnectionClose => web::measure(&stage, load, times.requests),
             Load::Body1Mb => web::measure(&stage, load, times.bodies),
         };
@@ -138,15 +125,14 @@ fn visit(path: Path, loads: &[Load], options: &Options, found: &mut Found) -> Re
 }
 
 /// All that can be sent, and the highest rate at which next to nothing is lost.
-fn packets(stage: &Stage, flows: u32, options: &Options) -> Result<Wire> {
-    let times = options.times();
+fn packets(stage: &Stage, flows: u32, times: Times, interrupts: &Interrupts) -> Result<Wire> {
     let mut flood = Flood::start(&stage.lab, &[flows])?;
     let duration = Duration::from_millis(times.packets_ms);
     // The first says how many frames that takes.
     flood.send(flows, None, duration / 4)?;
     let full = flood.send(flows, None, duration)?;
     let highest = highest_rate(full.received_mpps(), LOSS, times.steps, |mpps| {
-        options.go_on()?;
+        interrupts.go_on()?;
         flood.send(flows, Some(mpps), duration)
     })?;
     Ok(Wire { mpps: Some(full.received_mpps()), mpps_3_percent_loss: highest, ..Wire::default() })
@@ -249,12 +235,5 @@ mod tests {
         assert!(options("nat/keep").wants(Path::SplitterNat, Load::KeepAlive));
         assert!(!options("/keep").wants(Path::SplitterNat, Load::Body1Mb));
         assert!(Options::default().wants(Path::Routing, Load::Body1Mb));
-    }
-
-    #[test]
-    fn an_interrupted_run_ends_before_it_builds_anything() {
-        let options = Options::default();
-        options.stop.store(true, Ordering::Relaxed);
-        assert_eq!(run(&options).expect_err("interrupted").to_string(), "interrupted");
     }
 }

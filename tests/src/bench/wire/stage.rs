@@ -45,9 +45,15 @@ pub(super) struct Stage {
 
 /// What makes the way, to be held as long as it is to be there.
 enum Way {
-    Splitter { _agent: Node },
-    Redirects { _programs: Vec<Attached> },
-    Proxy { _process: Proxy },
+    Splitter {
+        _agent: Node,
+    },
+    Redirects {
+        _programs: Vec<Attached>,
+    },
+    Proxy {
+        _process: Proxy,
+    },
     /// It goes with the node's namespace.
     Kernel,
 }

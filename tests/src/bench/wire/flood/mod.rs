@@ -20,14 +20,14 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::{sched::sched_getaffinity, unistd::Pid};
 
-pub(super) use self::{
-    programs::PORT,
-    search::{Trial, highest_rate},
-};
 use self::{
     kernel::Cell,
     napi::Threaded,
     programs::{Route, State},
+};
+pub(super) use self::{
+    programs::PORT,
+    search::{Trial, highest_rate},
 };
 use crate::lab::{self, Attached, Lab, Namespace};
 

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::Path,
-    sync::Once,
+    sync::{Mutex, Once},
     time::{Duration, Instant},
 };
 
@@ -34,7 +34,13 @@ impl Threaded {
     ///
     /// # Errors
     /// It can't be, or no thread comes.
+    ///
+    /// # Panics
+    /// When another thread panicked in here.
     pub fn on(namespace: &Namespace, device: &str, cpu: usize) -> Result<Self> {
+        // What is new is ours: one at a time.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().expect("nothing in here panics");
         let before = threads(device)?;
         let threaded = Self { namespace: namespace.clone(), device: device.into() };
         threaded.set("1")?;
@@ -84,7 +90,9 @@ pub(super) fn pin(thread: i32, cpu: usize) -> Result<()> {
     if result != 0 {
         // As in a container without CAP_SYS_NICE. The figures are right, they only vary more.
         let error = io::Error::last_os_error();
-        TOLD.call_once(|| eprintln!("wire: floods run without real-time priority ({error}): on a busy machine they will be slow"));
+        TOLD.call_once(|| {
+            eprintln!("wire: floods run without real-time priority ({error}): on a busy machine they will be slow")
+        });
     }
     Ok(())
 }
