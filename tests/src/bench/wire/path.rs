@@ -9,6 +9,8 @@ pub enum Path {
     SplitterNat,
     /// An XDP program that redirects everything from the front to one backend, and from there to the front: nothing is read or written.
     XdpRedirect,
+    /// The least that a splitter does: it picks one of two backends by a bit of the source port and writes the Ethernet addresses.
+    XdpMinimal,
     /// The kernel's own forwarding.
     Routing,
     /// The same with the offloads that a veth has by default, which no program that rewrites packets can live with.
@@ -23,10 +25,11 @@ pub enum Path {
 
 impl Path {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SplitterDsr,
         Self::SplitterNat,
         Self::XdpRedirect,
+        Self::XdpMinimal,
         Self::Routing,
         Self::RoutingOffloads,
         Self::NftablesDnat,
@@ -41,6 +44,7 @@ impl Path {
             Self::SplitterDsr => "splitter-dsr",
             Self::SplitterNat => "splitter-nat",
             Self::XdpRedirect => "xdp-redirect",
+            Self::XdpMinimal => "xdp-minimal",
             Self::Routing => "routing",
             Self::RoutingOffloads => "routing-offloads",
             Self::NftablesDnat => "nftables-dnat",
@@ -60,10 +64,14 @@ impl Path {
             (Self::RoutingOffloads, Load::Packets { .. }) => {
                 Some("offloads do nothing for packets of 64 bytes, and the generator needs a front that polls: see `routing`")
             }
+            (Self::XdpMinimal, Load::KeepAlive | Load::ConnectionClose | Load::Body1Mb) => {
+                Some("a yardstick for packets alone: see `xdp-redirect`")
+            }
             (
                 Self::SplitterDsr
                 | Self::SplitterNat
                 | Self::XdpRedirect
+                | Self::XdpMinimal
                 | Self::Routing
                 | Self::RoutingOffloads
                 | Self::NftablesDnat

@@ -25,7 +25,7 @@ use super::{
     peers::{self, Proxy},
 };
 use crate::{
-    lab::{Attached, Lab, Namespace, Offload, SERVICE, Topology, Verdict, attach},
+    lab::{Attached, Lab, Namespace, Offload, SERVICE, Topology, Verdict, attach, xdp},
     node::{Node, Service},
     workload::{Identity, tools::Nginx},
 };
@@ -75,6 +75,7 @@ impl Stage {
             }
             Path::SplitterNat => Way::Splitter { _agent: splitter(&lab, Mode::Nat)? },
             Path::XdpRedirect => Way::Redirects { _programs: redirects(&lab)? },
+            Path::XdpMinimal => Way::Redirects { _programs: vec![minimal(&lab)?] },
             Path::Routing | Path::RoutingOffloads => {
                 routes(&lab)?;
                 Way::Kernel
@@ -192,6 +193,21 @@ fn redirects(lab: &Lab) -> Result<Vec<Attached>> {
         attach(&node.namespace, front, Verdict::Redirect(index(back)?))?,
         attach(&node.namespace, back, Verdict::Redirect(index(front)?))?,
     ])
+}
+
+/// Each packet goes to one of the backends and is addressed to it.
+fn minimal(lab: &Lab) -> Result<Attached> {
+    let node = lab.node();
+    let choice = |number: usize| -> Result<flood::Choice> {
+        let device = &node.backs[number];
+        Ok(flood::Choice {
+            to: lab.backends()[number].namespace.mac("eth0")?,
+            from: node.namespace.mac(device)?,
+            device: node.namespace.ifindex(device)?,
+        })
+    };
+    let program = xdp::load(&flood::choose([choice(0)?, choice(1)?])).context("load a program")?;
+    Ok(xdp::attach_loaded(&node.namespace, &node.front, &program)?)
 }
 
 /// The service's address lies behind both backends; a flow's hash picks one.

@@ -40,6 +40,7 @@ impl Width {
 pub(super) enum Operation {
     Add = 0x00,
     Subtract = 0x10,
+    Multiply = 0x20,
     And = 0x50,
     ShiftLeft = 0x60,
     Xor = 0xa0,

@@ -26,7 +26,7 @@ use self::{
     programs::{Route, State},
 };
 pub(super) use self::{
-    programs::PORT,
+    programs::{Choice, PORT, choose},
     search::{Trial, highest_rate},
 };
 use crate::lab::{self, Attached, Lab, Namespace};

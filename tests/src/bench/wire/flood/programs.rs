@@ -1,10 +1,10 @@
-//! The two programs of a flood: one that sends, one that counts what comes. Built, not yet loaded: pure but for the maps' descriptors.
+//! The programs of a flood: one that sends, one that counts what comes, and a yardstick for what is between. Built, not yet loaded: pure but for the maps' descriptors.
 
 use std::{net::Ipv4Addr, os::fd::BorrowedFd};
 
 use bytes::Bytes;
 
-use super::assembler::{Assembler, Comparison, Operation, R0, R1, R2, R3, R4, R6, R7, Width};
+use super::assembler::{Assembler, Comparison, Operation, R0, R1, R2, R3, R4, R6, R7, Register, Width};
 use crate::packet::{Mac, Packet};
 
 /// The port that is flooded.
@@ -127,6 +127,49 @@ pub(super) fn generator(route: &Route, flows: u32, paced: bool, state: BorrowedF
     program.call(REDIRECT);
     program.exit();
     program.finish(XDP_DROP)
+}
+
+/// One of the backends of [`choose`].
+#[derive(Clone, Copy, Debug)]
+pub(in crate::bench::wire) struct Choice {
+    /// The Ethernet address of the backend.
+    pub to: [u8; 6],
+    /// The Ethernet address of the device that leads there.
+    pub from: [u8; 6],
+    /// The index of that device.
+    pub device: u32,
+}
+
+/// Sends every frame to one of two backends, by the lowest bit of its source port.
+pub(in crate::bench::wire) fn choose(choices: [Choice; 2]) -> Vec<u64> {
+    let mut program = Assembler::default();
+    program.load(Width::Word, R2, R1, DATA);
+    program.load(Width::Word, R3, R1, DATA_END);
+    program.register(Operation::Move, R4, R2);
+    program.immediate(Operation::Add, R4, HEADERS as i32);
+    program.out_if(R4, Comparison::Greater, R3);
+    program.load(Width::Byte, R4, R2, SOURCE_PORT + 1);
+    program.immediate(Operation::And, R4, 1);
+    let octets = choices.map(|choice| [choice.to, choice.from].concat());
+    let first = octets.each_ref().map(|octets| u64::from_ne_bytes(octets[..8].try_into().expect("eight of twelve")));
+    let rest = octets.each_ref().map(|octets| u32::from_ne_bytes(octets[8..].try_into().expect("four of twelve")));
+    pick(&mut program, R3, first);
+    program.store(Width::Double, R2, 0, R3);
+    pick(&mut program, R3, rest.map(u64::from));
+    program.store(Width::Word, R2, 8, R3);
+    pick(&mut program, R1, choices.map(|choice| choice.device.into()));
+    program.immediate(Operation::Move, R2, 0);
+    program.call(REDIRECT);
+    program.exit();
+    program.finish(XDP_PASS)
+}
+
+/// The value that [`R4`], a bit, tells, without a branch. Overwrites [`R0`].
+fn pick(program: &mut Assembler, to: Register, [zero, one]: [u64; 2]) {
+    program.constant(to, one.wrapping_sub(zero));
+    program.register(Operation::Multiply, to, R4);
+    program.constant(R0, zero);
+    program.register(Operation::Add, to, R0);
 }
 
 /// Counts and drops what belongs to a flood, and passes the rest (somebody must answer to ARP). A queue's program is never run by
