@@ -5,8 +5,8 @@ use splitter_tests::bench::wire::{Path, trickle};
 const PACKETS: u32 = 2_000;
 
 #[test]
-fn packets_of_the_generator_reach_both_backends_through_the_splitter() {
-    for path in [Path::SplitterDsr, Path::SplitterNat] {
+fn packets_of_the_generator_reach_both_backends() {
+    for path in [Path::SplitterDsr, Path::SplitterNat, Path::XdpMinimal, Path::Routing] {
         let (sent, received) = trickle(path, PACKETS).expect("a flood");
         let all = received.iter().sum::<u64>();
         let what = format!("{}: {sent} sent, {received:?} received", path.name());
