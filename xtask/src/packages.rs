@@ -43,7 +43,6 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
 }
 
 /// Installs what is missing of what the bench calls besides, starting none of it. The bench can do without: a peer that is absent has a row that says so.
-#[allow(dead_code, reason = "for the bench to call")]
 pub fn bench(workspace: &Workspace) -> Result<()> {
     ensure_all(workspace, "looking for the peers that the bench compares", PEERS)
 }
