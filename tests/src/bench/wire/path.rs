@@ -57,16 +57,10 @@ impl Path {
     #[must_use]
     pub const fn absent(self, load: Load) -> Option<&'static str> {
         match (self, load) {
-            (Self::HaproxyTcp, Load::Packets { .. }) => Some("HAProxy carries no UDP"),
-            (Self::NginxStream, Load::Packets { .. }) => {
-                Some("nginx relays datagrams through sockets, a session each: a proxy, not a packet path")
-            }
-            (Self::RoutingOffloads, Load::Packets { .. }) => {
-                Some("offloads do nothing for packets of 64 bytes, and the generator needs a front that polls: see `routing`")
-            }
-            (Self::XdpMinimal, Load::KeepAlive | Load::ConnectionClose | Load::Body1Mb) => {
-                Some("a yardstick for packets alone: see `xdp-redirect`")
-            }
+            (Self::HaproxyTcp, Load::Packets { .. }) => Some("carries no UDP"),
+            (Self::NginxStream, Load::Packets { .. }) => Some("relays datagrams by sockets, a session each"),
+            (Self::RoutingOffloads, Load::Packets { .. }) => Some("as `routing`: nothing to offload"),
+            (Self::XdpMinimal, Load::KeepAlive | Load::ConnectionClose | Load::Body1Mb) => Some("for packets alone"),
             (
                 Self::SplitterDsr
                 | Self::SplitterNat
