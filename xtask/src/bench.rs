@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     build::{self, Profile},
-    report, run, test,
+    packages, report, run, test,
     workspace::Workspace,
 };
 
@@ -24,6 +24,12 @@ pub fn bench(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if !geteuid().is_root() {
         eprintln!("{}", test::not_root("bench", "it makes network namespaces and loads XDP programs"));
         return Ok(ExitCode::from(test::NOT_ROOT));
+    }
+    // Without the network the bench still has much to measure: a row whose peer or client is missing says so.
+    for installed in [packages::ensure(workspace, &packages::TESTS), packages::bench(workspace)] {
+        if let Err(error) = installed {
+            eprintln!("warning: {error:#}");
+        }
     }
     build::build(workspace, Profile::Release)?;
     build::bench(workspace)?;

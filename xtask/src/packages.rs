@@ -1,4 +1,4 @@
-//! The programs that the tests call: real servers, real clients, a real Prometheus.
+//! The programs that the tests and the bench call: real servers, real clients, a real Prometheus.
 
 use std::{
     fs::{self, File, Permissions},
@@ -30,6 +30,9 @@ pub const TESTS: [Tool; 7] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
 ];
+/// What the bench calls besides: Splitter's peers. A path is a file that is no command.
+const PEERS: &[Tool] =
+    &[("nft", "nftables"), ("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];
 const STEP: &str = "packages";
 /// Debian asks this program whether a freshly installed service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -37,16 +40,25 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const DENY: &str = "#!/bin/sh\n# Written by `cargo xtask test` while it installs packages; safe to remove.\nexit 101\n";
 const UPDATE_LIMIT: Duration = Duration::from_secs(180);
 
-/// Installs what is missing of these, starting none of it.
+/// Installs what is missing of what the tests call, starting none of it.
 pub fn ensure(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
-    report::step(STEP, "looking for the programs that the tests call", || {
-        let missing = missing(tools);
+    ensure_all(workspace, "looking for the programs that the tests call", tools)
+}
+
+/// Installs what is missing of what the bench calls besides, starting none of it. The bench can do without: a peer that is absent has a row that says so.
+pub fn bench(workspace: &Workspace) -> Result<()> {
+    ensure_all(workspace, "looking for the peers that the bench compares", PEERS)
+}
+
+fn ensure_all(workspace: &Workspace, what: &str, wanted: &[Tool]) -> Result<()> {
+    report::step(STEP, what, || {
+        let missing = missing(wanted);
         if missing.is_empty() {
-            return Ok(((), format!("found all {}", tools.len())));
+            return Ok(((), format!("found all {}", wanted.len())));
         }
-        let packages = packages_of(tools, &missing);
+        let packages = packages_of(wanted, &missing);
         install(workspace, &missing, &packages)?;
-        let still = self::missing(tools);
+        let still = self::missing(wanted);
         if !still.is_empty() {
             bail!("{} still missing after apt-get installed {}", still.join(", "), packages.join(" "));
         }
@@ -54,19 +66,19 @@ pub fn ensure(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
     })
 }
 
-fn missing(tools: &[Tool]) -> Vec<&'static str> {
-    tools.iter().map(|(command, _)| *command).filter(|command| workspace::find(command).is_none()).collect()
+fn missing(wanted: &[Tool]) -> Vec<&'static str> {
+    let found = |name: &str| if name.starts_with('/') { Path::new(name).exists() } else { workspace::find(name).is_some() };
+    wanted.iter().map(|(name, _)| *name).filter(|name| !found(name)).collect()
 }
 
-fn packages_of(tools: &[Tool], missing: &[&str]) -> Vec<&'static str> {
-    let mut packages: Vec<_> =
-        tools.iter().filter(|(command, _)| missing.contains(command)).map(|(_, package)| *package).collect();
+fn packages_of(wanted: &[Tool], missing: &[&str]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = wanted.iter().filter(|(name, _)| missing.contains(name)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
 
 fn install(workspace: &Workspace, missing: &[&str], packages: &[&str]) -> Result<()> {
-    workspace::require("apt-get", &format!("install these by hand, the tests call them: {}", missing.join(", ")))?;
+    workspace::require("apt-get", &format!("install these by hand: {}", missing.join(", ")))?;
     let path = workspace.own("packages.log");
     let log = Log::create(STEP, &path)?;
     println!("[{STEP}] installing {}", packages.join(" "));
@@ -141,6 +153,12 @@ mod tests {
     fn each_package_is_installed_once() {
         assert_eq!(packages_of(&TESTS, &["promtool", "prometheus", "ip"]), ["prometheus", "iproute2"]);
         assert_eq!(packages_of(&TESTS, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_command_is_looked_for_at_its_place() {
+        let wanted = [("/usr/lib/no-such-module.so", "its-package"), ("/", "base-files")];
+        assert_eq!(missing(&wanted), ["/usr/lib/no-such-module.so"]);
     }
 
     #[test]

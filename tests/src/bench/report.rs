@@ -43,9 +43,9 @@ pub struct Cost {
 /// One way through the node. What was not measured is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Wire {
-    /// Such as `splitter-dsr`, `xdp-redirect`, `routing`, `nftables-dnat`, `haproxy-tcp`, `nginx-stream`.
+    /// Such as `splitter-dsr`, `xdp-redirect`, `xdp-minimal`, `routing`, `nftables-dnat`, `haproxy-tcp`, `nginx-stream`.
     pub path: String,
-    /// What was sent over it: `packets`, `keep-alive`, `connection-close`, `body-1mb`.
+    /// What was sent over it: `packets`, `packets-1-flow`, `keep-alive`, `connection-close`, `body-1mb`.
     pub load: String,
     /// Million packets a second at the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]

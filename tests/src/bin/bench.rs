@@ -43,7 +43,7 @@ fn run(options: &Options) -> Result<()> {
     }
     if options.wants(Part::Wire) {
         eprintln!("What goes through the wire:");
-        report.wire = wire::run().context("what goes through the wire")?;
+        report.wire = wire::run(&wire::Options { quick: options.quick, only: None }).context("what goes through the wire")?;
         println!("{}", tables::wire(&report.wire, Medium::Terminal));
     }
     if options.wants(Part::Scale) {

@@ -39,7 +39,7 @@ mod namespace;
 mod owner;
 mod plan;
 mod solo;
-mod xdp;
+pub(crate) mod xdp;
 
 use std::{
     collections::BTreeMap,
@@ -77,7 +77,7 @@ pub struct Lab {
     node: Node,
     backends: Vec<Backend>,
     client_addresses: Vec<Addresses>,
-    _polling: Vec<Attached>,
+    polling: Vec<Attached>,
     /// Last: the handles above are closed before the names go.
     _names: Names,
 }
@@ -254,6 +254,12 @@ impl Lab {
         })
     }
 
+    /// Takes the programs that pass everything off the ends that face the node. Such an end still polls, for its GRO is on: a
+    /// redirect reaches it, `XDP_TX` doesn't. For programs of one's own, or none.
+    pub fn bare_ends(&mut self) {
+        self.polling.clear();
+    }
+
     /// Makes the router's way to the client narrower than its links: a longer packet that may not be
     /// fragmented gets an ICMP error. The client does not notice and announces its link's segment size.
     ///
@@ -362,7 +368,7 @@ fn build(plan: &Plan) -> Result<Lab> {
         .iter()
         .map(|(name, address)| Backend { name: name.clone(), namespace: namespaces[name].clone(), address: *address })
         .collect();
-    Ok(Lab { namespaces, node, backends, client_addresses: plan.client.clone(), _polling: polling, _names: names })
+    Ok(Lab { namespaces, node, backends, client_addresses: plan.client.clone(), polling, _names: names })
 }
 
 /// A carrier is noticed by a kernel worker, so a link can be lame for a moment after it was set up.

@@ -62,16 +62,27 @@ pub struct Attached {
 pub fn attach(namespace: &Namespace, device: &str, verdict: Verdict) -> Result<Attached> {
     let what = format!("attach an XDP program to {device} in {}", namespace.name());
     let index = namespace.ifindex(device)?;
-    let link = namespace.enter(|| load(verdict).and_then(|program| link(&program, index)))?;
+    let link = namespace.enter(|| load(&verdict.instructions()).and_then(|program| link(&program, index)))?;
     Ok(Attached { _link: link.map_err(LabError::io(what))? })
 }
 
-fn load(verdict: Verdict) -> io::Result<OwnedFd> {
+/// Attaches a program of one's own making natively.
+///
+/// # Errors
+/// When there is no such device, or it has a program already.
+pub(crate) fn attach_loaded(namespace: &Namespace, device: &str, program: &OwnedFd) -> Result<Attached> {
+    let what = format!("attach an XDP program to {device} in {}", namespace.name());
+    let index = namespace.ifindex(device)?;
+    let link = namespace.enter(|| link(program, index))?;
+    Ok(Attached { _link: link.map_err(LabError::io(what))? })
+}
+
+/// Loads a program, one instruction a word.
+pub(crate) fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     let flags = if features::multi_buffer()? { BPF_F_XDP_HAS_FRAGS } else { 0 };
-    let instructions = verdict.instructions();
     bpf(
         BPF_PROG_LOAD,
-        &Load {
+        Load {
             kind: BPF_PROG_TYPE_XDP,
             length: u32::try_from(instructions.len()).expect("a handful"),
             instructions: instructions.as_ptr() as u64,
@@ -84,7 +95,7 @@ fn load(verdict: Verdict) -> io::Result<OwnedFd> {
 
 fn link(program: &OwnedFd, index: u32) -> io::Result<OwnedFd> {
     let program = program.as_raw_fd().cast_unsigned();
-    bpf(BPF_LINK_CREATE, &Link { program, index, kind: BPF_XDP, flags: XDP_FLAGS_DRV_MODE })
+    bpf(BPF_LINK_CREATE, Link { program, index, kind: BPF_XDP, flags: XDP_FLAGS_DRV_MODE })
 }
 
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`.
@@ -111,14 +122,19 @@ struct Link {
     flags: u32,
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads as many bytes as are given of a live value; the pointers in it are to values that
-    // outlive the call. The result is checked before it is owned.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>());
-        match i32::try_from(fd) {
-            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
-            Ok(_) | Err(_) => Err(io::Error::last_os_error()),
-        }
+fn bpf<T>(command: libc::c_long, mut attributes: T) -> io::Result<OwnedFd> {
+    let fd = bpf_command(command, &mut attributes)?;
+    // SAFETY: both commands that this is called with return a fresh descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A command of bpf(2); the attributes are the beginning of its `union bpf_attr`. What the call returns, 0 or a descriptor.
+pub(crate) fn bpf_command<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes as many bytes as are given of a live value; the pointers in it are to values that
+    // outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        Ok(_) | Err(_) => Err(io::Error::last_os_error()),
     }
 }

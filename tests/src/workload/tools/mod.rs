@@ -23,7 +23,7 @@ use crate::lab::{LabError, Namespace, Process, Result};
 const COMES_UP: Duration = Duration::from_secs(20);
 
 /// A command for a program that must be installed.
-fn program(name: &str, package: &'static str) -> Result<Command> {
+pub(crate) fn program(name: &str, package: &'static str) -> Result<Command> {
     let mut version = Command::new("sh");
     version.args(["-c", "command -v \"$0\"", name]).env("PATH", path());
     let found = version.output().map_err(LabError::io("start sh"))?;
@@ -42,7 +42,7 @@ fn path() -> String {
 }
 
 /// Waits until a server says it is ready; `log` is what it wrote, for when it does not.
-fn comes_up(
+pub(crate) fn comes_up(
     namespace: &Namespace,
     what: &str,
     process: &mut Process,
