@@ -111,15 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_gets_its_arguments_with_or_without_the_separator() {
-        for line in [
-            &["cargo xtask", "demo", "--json", "out.json", "--keep"][..],
-            &["cargo xtask", "demo", "--", "--json", "out.json", "--keep"],
-        ] {
-            let Task::Demo(options) = Cli::parse_from(line).command else {
-                panic!("{line:?} is not the demo");
+    fn demo_and_bench_get_their_arguments_with_or_without_the_separator() {
+        for separator in [&[][..], &["--"]] {
+            let line = |task| [&["cargo xtask", task], separator, &["--json", "out.json", "--keep"]].concat();
+            let Task::Demo(demo) = Cli::parse_from(line("demo")).command else {
+                panic!("{:?} is not the demo", line("demo"));
             };
-            assert_eq!(options.arguments, ["--json", "out.json", "--keep"], "{line:?}");
+            let Task::Bench(bench) = Cli::parse_from(line("bench")).command else {
+                panic!("{:?} is not the bench", line("bench"));
+            };
+            for arguments in [demo.arguments, bench.arguments] {
+                assert_eq!(arguments, ["--json", "out.json", "--keep"], "{separator:?}");
+            }
         }
     }
 }

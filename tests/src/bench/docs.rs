@@ -12,7 +12,8 @@ use super::{
     tables::{self, Medium},
 };
 
-/// Writes what was measured into the page, and draws the picture; parts that were not measured stay as they are.
+/// Writes what was measured into the page; parts that were not measured stay as they are. The picture is drawn anew with a packet's costs: what
+/// wasn't measured with them isn't in it.
 ///
 /// # Errors
 /// The page isn't there, lacks a part, or can't be written.
@@ -31,8 +32,8 @@ pub fn write(directory: &Path, report: &Report) -> Result<()> {
         }
     }
     fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
-    let picture = plot::svg(report)?;
-    if !picture.is_empty() {
+    if !report.cost.is_empty() {
+        let picture = plot::svg(report)?;
         let path = directory.join("benchmarks.svg");
         fs::write(&path, picture).with_context(|| format!("writing {}", path.display()))?;
     }

@@ -21,8 +21,8 @@ pub struct Options {
     /// same ABI.
     #[arg(long, value_name = "FILE")]
     pub object: Option<PathBuf>,
-    /// Write docs/benchmarks.md and docs/benchmarks.svg.
-    #[arg(long)]
+    /// Write what was measured into docs/benchmarks.md, and draw docs/benchmarks.svg anew.
+    #[arg(long, conflicts_with = "quick")]
     pub write_docs: bool,
 }
 

@@ -4,7 +4,7 @@
 
 use std::{
     env, fs,
-    mem::{offset_of, size_of},
+    mem::offset_of,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,7 @@ use aya::{
     maps::{Map, ProgramArray},
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
-use splitter_ebpf::bench::{Flow, Plan, TEMPLATE, target};
+use splitter_ebpf::bench::{Flow, Plan, target};
 
 use super::memory::Memory;
 use crate::rig::Rig;
@@ -107,7 +107,6 @@ impl Entry {
         put(offset_of!(Plan, _pad), &_pad.to_ne_bytes());
         put(offset_of!(Plan, high), &high.map(u64::to_ne_bytes).concat());
         put(offset_of!(Plan, template), &template.map(u64::to_ne_bytes).concat());
-        const { assert!(TEMPLATE % 8 == 0) };
     }
 
     /// The flows, in the order in which they come.
@@ -116,7 +115,7 @@ impl Entry {
     /// There are more of them than there is room.
     pub fn set_flows(&mut self, flows: &[Flow]) -> Result<()> {
         let octets = self.flows.octets();
-        ensure!(flows.len() * size_of::<Flow>() <= octets.len(), "room for {} octets of flows", octets.len());
+        ensure!(size_of_val(flows) <= octets.len(), "room for {} octets of flows", octets.len());
         for (place, flow) in octets.chunks_exact_mut(size_of::<Flow>()).zip(flows) {
             place[..8].copy_from_slice(&flow.source.to_ne_bytes());
             place[8..16].copy_from_slice(&flow.destination.to_ne_bytes());

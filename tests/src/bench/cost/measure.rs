@@ -340,3 +340,29 @@ const fn spare(count: usize) -> usize {
 fn half(element: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes([element[at], element[at + 1]])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_is_not_the_run_meant_is_no_result() {
+        let stage = Stage { mode: Mode::Dsr, ipv4: true, protocol: Protocol::Tcp, services: 1, setting: Setting::OneArm };
+        let error = rig::with(&stage.world(), stage.tables(), |rig| {
+            let mut session = Session::new(rig, stage, Effort::REHEARSAL, None)?;
+            let mut entry = Entry::open(session.rig, true, MOST_PORTS, None)?;
+            let traffic = session.traffic(&mut entry, Kind::Established, 8)?;
+            entry.set_flows(&traffic.flows)?;
+            entry.set_plan(&traffic.plan);
+            session.round(&mut entry, &traffic, Callee::Empty, 80)?;
+            session.round(&mut entry, &traffic, Callee::Shipped, 80)?;
+            session.forget();
+            Ok(session.round(&mut entry, &traffic, Callee::Shipped, 80).expect_err("its connections are forgotten"))
+        });
+        let text = error.expect("the data plane can be made").to_string();
+        assert!(
+            text.contains("80 runs of Shipped counted completed 8, opened 8, packets_to 80, and not packets_to 80"),
+            "{text}"
+        );
+    }
+}
