@@ -1,17 +1,24 @@
 //! The main job from end to end, in few steps: what a kernel must be able to do. `cargo xtask vm` runs this on several.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use splitter_tests::{
     lab::Topology,
-    node::{FAMILIES, Kind, Site},
+    node::{FAMILIES, Family, Kind, Site},
     workload::tcp_echo,
 };
 use splitter_user::model::Mode;
 
 /// Connections of either family: enough for each of three backends to have some (a chance of 2 to the -29 that the canary has none).
 const CONNECTIONS: u64 = 30;
-const WHILE: Duration = Duration::from_millis(300);
+/// So seldom that an emulated processor has time for the agent besides.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Long enough for every connection to be heard of.
+const WHILE: Duration = Duration::from_millis(600);
+const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn connections_are_split_and_live_through_death_adoption_replacement_and_flip_in_nat_mode() {
@@ -25,10 +32,7 @@ fn connections_are_split_and_live_through_death_adoption_replacement_and_flip_in
 
 fn whole_life(topology: Topology, mode: Mode) {
     let mut site = Site::builder(topology, mode).kinds(&[Kind::Echo]).weight("50%").start().expect("a site");
-    let running = FAMILIES.map(|family| {
-        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
-        load.start(site.lab.client()).expect("a load")
-    });
+    let running = FAMILIES.map(|family| load(&site, family));
 
     // Split: both versions answer.
     for running in &running {
@@ -52,8 +56,7 @@ fn whole_life(topology: Topology, mode: Mode) {
     // Flip: nobody new reaches the canary; who is there stays.
     for family in FAMILIES {
         site.node.run(&["flip", &Kind::Echo.service(family), "--existing", "keep"]).expect("flipped");
-        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
-        let report = tcp_echo::Report::of(&load.start(site.lab.client()).expect("a load").stop().expect("it stops"));
+        let report = tcp_echo::Report::of(&load(&site, family).stop().expect("it stops"));
         assert_eq!((report.opened, report.broken), (CONNECTIONS, 0), "{mode}: {report:?}");
         assert!(!report.by_server.contains_key(&site.server("canary1").identity), "{mode}, flipped: {report:?}");
     }
@@ -72,12 +75,20 @@ fn whole_life(topology: Topology, mode: Mode) {
     for family in FAMILIES {
         let service = Kind::Echo.service(family);
         site.node.run(&["unflip", &service]).expect("back");
-        let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
-        let running = load.start(site.lab.client()).expect("a load");
+        let running = load(&site, family);
         let canary = running.report().by_server[&site.server("canary1").identity];
         site.node.run(&["flip", &service, "--existing", "reset"]).expect("flipped");
+        let deadline = Instant::now() + LIMIT;
+        while running.report().broken < canary && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
         thread::sleep(WHILE);
         let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
         assert_eq!((report.broken, report.bytes_wrong, report.strangers), (canary, 0, 0), "{mode}: {report:?}");
     }
+}
+
+fn load(site: &Site, family: Family) -> tcp_echo::Running {
+    let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
+    tcp_echo::Load { interval: INTERVAL, ..load }.start(site.lab.client()).expect("a load")
 }

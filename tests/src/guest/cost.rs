@@ -7,8 +7,5 @@ use crate::bench::cost;
 
 /// Measures and tells.
 pub(super) fn run(told: &mut Told) -> Result<()> {
-    for row in cost::count()? {
-        told.tell(&Line::Cost { case: row.cost.case, instructions: row.cost.ns })?;
-    }
-    Ok(())
+    cost::count(|row| told.tell(&Line::Cost { case: row.cost.case.clone(), instructions: row.cost.ns }))
 }

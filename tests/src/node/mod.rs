@@ -36,8 +36,8 @@ use crate::{
     workload::http,
 };
 
-/// How long the agent may take until it is ready, or to end.
-pub const AGENT_LIMIT: Duration = Duration::from_secs(15);
+/// How long the agent may take until it is ready, or to end: seconds at most, and ten times that on an emulated machine.
+pub const AGENT_LIMIT: Duration = Duration::from_secs(60);
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at something that is waited for.

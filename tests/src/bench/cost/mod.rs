@@ -17,11 +17,12 @@ mod stage;
 mod traffic;
 
 use anyhow::{Context, Result, ensure};
+use splitter_user::config::Tables;
 
 use self::{
     case::Case,
     measure::{Effort, Session},
-    stage::Stage,
+    stage::{Setting, Stage},
 };
 use super::{options::Options, report::Cost, stats::Spread};
 use crate::rig;
@@ -52,20 +53,37 @@ pub fn rehearse(options: &Options) -> Result<Vec<Row>> {
     measure(options, Effort::REHEARSAL)
 }
 
-/// Every case of one flow and one service, with as few runs as will do where the clock counts instructions and is the same each time.
+/// Room for all of [`count`]'s stages, one after the other.
+const ROOM: Tables = Tables { services: 64, backends: 256, connections: 1 << 16, networks: 2_048 };
+
+/// Every case of one flow and one service, with as few runs as will do where the clock counts instructions and is the same each time. Stages share a
+/// data plane as far as its NAT addresses and ports allow, for making one takes most of the time.
 ///
 /// # Errors
 /// As [`run`].
-pub fn count() -> Result<Vec<Row>> {
-    let cases = case::all().into_iter().filter(|case| case.flows == 1 && case.stage.services == 1).collect();
-    measure_all(cases, &Options::default(), Effort::COUNT)
+pub fn count(mut each: impl FnMut(&Row) -> Result<()> + Send) -> Result<()> {
+    let cases: Vec<Case> = case::all().into_iter().filter(|case| case.flows == 1 && case.stage.services == 1).collect();
+    for ipv4 in [true, false] {
+        for few_ports in [false, true] {
+            let shares = |case: &&Case| case.stage.ipv4 == ipv4 && (case.stage.setting == Setting::FewPorts) == few_ports;
+            let cases: Vec<&Case> = cases.iter().filter(shares).collect();
+            let first = cases.first().context("no case")?.stage.world();
+            rig::with(&first, ROOM, |rig| {
+                for case in cases {
+                    rig.apply(&case.stage.world())?;
+                    let row =
+                        Session::new(rig, case.stage, Effort::COUNT, None)?.measure(case).with_context(|| case.name.clone())?;
+                    each(&row)?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn measure(options: &Options, effort: Effort) -> Result<Vec<Row>> {
-    measure_all(case::all().into_iter().filter(|case| options.wants_case(&case.name)).collect(), options, effort)
-}
-
-fn measure_all(cases: Vec<Case>, options: &Options, effort: Effort) -> Result<Vec<Row>> {
+    let cases: Vec<Case> = case::all().into_iter().filter(|case| options.wants_case(&case.name)).collect();
     ensure!(!cases.is_empty(), "no case's name has any of {:?} in it", options.only);
     let mut stages: Vec<Stage> = Vec::new();
     for case in &cases {
