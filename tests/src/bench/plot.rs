@@ -88,10 +88,8 @@ fn cost(rows: &[Cost]) -> Option<Panel> {
         .iter()
         .map(|bar| bar.value)
         .fold(None, |longest: Option<f64>, value| Some(longest.map_or(value, |longest| longest.max(value))))?;
-    let peer = |peer: &targets::Peer| Bar { name: peer.what.to_owned(), value: peer.ns, spread: None, target: None, ours: false };
-    bars.extend(targets::KATRAN.iter().map(peer));
-    let title = "Cost of a packet over an empty XDP program, ns (stroke: target; Katran: see the page)".to_owned();
-    Some(Panel { title, bars, end: (longest * 1.1).max(130.0), digits: 0 })
+    let title = "Cost of a packet over an empty XDP program, ns (stroke: target)".to_owned();
+    Some(Panel { title, bars, end: longest * 1.1, digits: 0 })
 }
 
 fn wire(rows: &[Wire], load: &str, title: &str, digits: usize, value: impl Fn(&Wire) -> Option<f64>) -> Option<Panel> {
@@ -191,13 +189,12 @@ mod tests {
             ..Report::default()
         };
         let svg = svg(&report).expect("it can be drawn");
-        for text in ["dsr-v4-tcp-established", "dsr-v4-tcp-established, 1,000,000 flows", "Katran: not a service", "splitter-dsr"]
-        {
+        for text in ["dsr-v4-tcp-established", "dsr-v4-tcp-established, 1,000,000 flows", "splitter-dsr"] {
             assert!(svg.contains(text), "{text}: {svg}");
         }
         assert!(!svg.contains("refused") && !svg.contains("haproxy"), "no target, and no figure");
-        // The background, two rows, the peers, one path.
-        assert_eq!(svg.matches("<rect").count(), 1 + 2 + targets::KATRAN.len() + 1);
+        // The background, two rows, one path.
+        assert_eq!(svg.matches("<rect").count(), 1 + 2 + 1);
     }
 
     #[test]

@@ -68,7 +68,16 @@ pub fn wire(rows: &[Wire], medium: Medium) -> String {
             row.absent.clone().unwrap_or_default(),
         ]
     });
-    render(&header, lines, medium)
+    let ratios = targets::wire(rows);
+    let compared = ratios.iter().map(|ratio| {
+        vec![ratio.what.to_owned(), format!("{:.2}", ratio.ratio), ratio.target.to_owned(), verdict(ratio.reached).to_owned()]
+    });
+    let mut tables = render(&header, lines, medium);
+    if !ratios.is_empty() {
+        tables += "\n";
+        tables += &render(&["splitter-dsr's", "ratio", "target", ""], compared, medium);
+    }
+    tables
 }
 
 /// What grows with what.

@@ -1,6 +1,6 @@
-//! The figures to reach, and those of a peer, measured the same way.
+//! The figures to reach.
 
-use super::report::Cost;
+use super::report::{Cost, Wire};
 
 /// Nanoseconds that a thousand services may cost more than one.
 const THOUSAND_SERVICES: f64 = 2.0;
@@ -42,23 +42,64 @@ fn by_itself(row: &Cost) -> Option<f64> {
     }
 }
 
-/// What another program costs for a packet of the same kind.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peer {
-    /// What was measured.
+/// One way through the wire beside another, both measured in the same run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ratio {
+    /// Whose figure ours is divided by.
     pub what: &'static str,
-    /// Nanoseconds over the empty program.
-    pub ns: f64,
+    /// The quotient.
+    pub ratio: f64,
+    /// As it should be, in words.
+    pub target: &'static str,
+    /// Whether it is.
+    pub reached: bool,
 }
 
-/// Katran (stock, IPIP), by `BPF_PROG_TEST_RUN` over the empty program on a machine like those that Splitter is built on. Not measured in a run of this bench.
-pub const KATRAN: [Peer; 5] = [
-    Peer { what: "Katran: not a service", ns: 50.0 },
-    Peer { what: "Katran: IPv6 established", ns: 112.0 },
-    Peer { what: "Katran: IPv4 established", ns: 113.0 },
-    Peer { what: "Katran: IPv4 established, 512,000 flows", ns: 277.0 },
-    Peer { what: "Katran: IPv4 new connection", ns: 720.0 },
-];
+/// What is compared of two rows.
+type Figure = fn(&Wire) -> Option<f64>;
+
+/// `splitter-dsr` beside its peers, as far as both were measured.
+#[must_use]
+pub fn wire(rows: &[Wire]) -> Vec<Ratio> {
+    use Bound::{AtLeast, AtMost};
+    let flood: Figure = |row| row.mpps;
+    let carried: Figure = |row| row.mpps_3_percent_loss;
+    let requests: Figure = |row| row.requests_per_s;
+    let cpu: Figure = |row| row.cpu_us_per_request;
+    let compared: [(&str, &str, Figure, &str, &str, Bound); 9] = [
+        ("packets in a flood, by xdp-redirect's", "packets", flood, "xdp-redirect", "at least 90%", AtLeast(0.9)),
+        ("packets in a flood, by routing's", "packets", flood, "routing", "at least 3x", AtLeast(3.0)),
+        ("packets in a flood, by nftables-dnat's", "packets", flood, "nftables-dnat", "at least 5x", AtLeast(5.0)),
+        ("packets at ≤ 3% loss, by xdp-redirect's", "packets", carried, "xdp-redirect", "at least 90%", AtLeast(0.9)),
+        ("packets at ≤ 3% loss, by routing's", "packets", carried, "routing", "at least 3x", AtLeast(3.0)),
+        ("packets at ≤ 3% loss, by nftables-dnat's", "packets", carried, "nftables-dnat", "at least 5x", AtLeast(5.0)),
+        ("requests/s, by routing's", "keep-alive", requests, "routing", "at least 95%", AtLeast(0.95)),
+        ("requests/s, by haproxy-tcp's", "keep-alive", requests, "haproxy-tcp", "at least 1.5x", AtLeast(1.5)),
+        ("CPU per request, by haproxy-tcp's", "keep-alive", cpu, "haproxy-tcp", "at most 70%", AtMost(0.7)),
+    ];
+    compared
+        .into_iter()
+        .filter_map(|(what, load, figure, peer, target, bound)| {
+            let of = |path: &str| rows.iter().find(|row| row.path == path && row.load == load).and_then(figure);
+            let ratio = of("splitter-dsr")? / of(peer)?;
+            Some(Ratio { what, ratio, target, reached: bound.holds(ratio) })
+        })
+        .collect()
+}
+
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bound {
+    fn holds(&self, ratio: f64) -> bool {
+        match *self {
+            Self::AtLeast(least) => ratio >= least,
+            Self::AtMost(most) => ratio <= most,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -99,5 +140,30 @@ mod tests {
         assert!(of(&good, std::slice::from_ref(&one)).is_some_and(|target| target.reached));
         assert!(of(&bad, std::slice::from_ref(&one)).is_some_and(|target| !target.reached));
         assert_eq!(of(&good, &[]), None, "nothing to compare it with");
+    }
+
+    #[test]
+    fn ways_are_compared_where_both_were_measured() {
+        let row = |path: &str, mpps: f64, cpu: f64| Wire {
+            path: path.to_owned(),
+            load: if mpps > 0.0 { "packets" } else { "keep-alive" }.to_owned(),
+            mpps: (mpps > 0.0).then_some(mpps),
+            cpu_us_per_request: (cpu > 0.0).then_some(cpu),
+            ..Wire::default()
+        };
+        let rows = [
+            row("splitter-dsr", 3.0, 0.0),
+            row("routing", 1.0, 0.0),
+            row("xdp-redirect", 4.0, 0.0),
+            row("splitter-dsr", 0.0, 10.0),
+            row("haproxy-tcp", 0.0, 20.0),
+        ];
+        let found: Vec<_> = wire(&rows).into_iter().map(|ratio| (ratio.what, ratio.ratio, ratio.reached)).collect();
+        let expected = [
+            ("packets in a flood, by xdp-redirect's", 0.75, false),
+            ("packets in a flood, by routing's", 3.0, true),
+            ("CPU per request, by haproxy-tcp's", 0.5, true),
+        ];
+        assert_eq!(found, expected);
     }
 }
