@@ -92,6 +92,8 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) last_event: watch::Sender<u64>,
+    /// The last event of the state that was last kept, or could not be.
+    pub(super) kept: watch::Sender<u64>,
     pub(super) ways: watch::Sender<Arc<Ways>>,
     pub(super) alive: watch::Sender<Instant>,
     pub(super) ready: watch::Sender<bool>,
@@ -205,7 +207,7 @@ impl Core {
         self.note_reachability(now);
     }
 
-    /// A flip: in force first, and kept afterwards, for which nobody waits. One that can't be kept stays in force: the data plane itself remembers it for the
+    /// A flip: in force first, and kept afterwards, for which the core doesn't wait. One that can't be kept stays in force: the data plane itself remembers it for the
     /// next agent, and saving is tried again.
     pub(super) fn commit_flip(&mut self, service: &ServiceName, next: State, now: Moment) -> CommandResult<()> {
         let desired = desired::services(&self.config, &next).map_err(internal)?;

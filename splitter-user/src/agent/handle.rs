@@ -50,6 +50,9 @@ pub type Source = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 /// So long may it take until the ways to new backends are known: the common case takes a millisecond, and a backend that doesn't answer isn't waited for.
 const LOOKUP: Duration = Duration::from_secs(1);
 
+/// So long does the answer to a flip, which is in force, wait until it's kept.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// The core does something about once a second. If it hasn't for so long, it hangs.
 const HANGS: Duration = Duration::from_secs(3);
 
@@ -60,6 +63,7 @@ pub struct Handle {
     pub(super) changes: mpsc::Sender<Change>,
     pub(super) source: Source,
     pub(super) last_event: watch::Receiver<u64>,
+    pub(super) kept: watch::Receiver<u64>,
     pub(super) ways: watch::Receiver<Arc<Ways>>,
     pub(super) alive: watch::Receiver<Instant>,
     pub(super) ready: watch::Receiver<bool>,
@@ -189,12 +193,16 @@ impl Commands for Handle {
     }
 
     async fn flip(&self, service: ServiceName, request: FlipRequest, by: Caller) -> CommandResult<ServiceStatus> {
-        self.ask(move |core, now| {
+        let flipped = self.ask(move |core, now| {
             core.flip(&service, request, &by.to_string(), now)?;
+            let event = core.state.last_event();
             core.observe(now);
-            Ok(core.service_status(core.find(&service)?, now))
-        })
-        .await?
+            Ok::<_, CommandError>((status_of(core, &service, now)?, event))
+        });
+        let (status, event) = flipped.await??;
+        // It's in force; that it outlives the agent as well, with its reason, is worth a moment. A disk that hangs isn't waited for: saving is tried until it succeeds.
+        drop(timeout(KEPT, self.kept.clone().wait_for(|kept| *kept >= event)).await);
+        Ok(status)
     }
 
     async fn unflip(&self, service: ServiceName, by: Caller) -> CommandResult<ServiceStatus> {

@@ -173,6 +173,7 @@ impl Core {
     /// A state was kept, or could not be.
     pub(super) fn on_kept(&mut self, kept: Kept, now: Moment) {
         self.keeper.done = kept.number;
+        self.published.kept.send_replace(kept.last_event);
         match self.waiting.take_if(|waiting| waiting.number == kept.number) {
             Some(waiting) => self.go_on(waiting, kept.result, now),
             None => self.note_kept(kept),

@@ -63,6 +63,7 @@ pub(super) fn load(store: &mut dyn Store, config: &Config, now: Moment) -> Resul
 /// The other ends of [`Published`].
 pub(super) struct Seen {
     last_event: watch::Receiver<u64>,
+    kept: watch::Receiver<u64>,
     ways: watch::Receiver<Arc<Ways>>,
     alive: watch::Receiver<Instant>,
     ready: watch::Receiver<bool>,
@@ -70,18 +71,19 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn handle(self, requests: mpsc::Sender<Request>, changes: mpsc::Sender<Change>, source: Source) -> Handle {
-        let Self { last_event, ways, alive, ready } = self;
-        Handle { requests, changes, source, last_event, ways, alive, ready }
+        let Self { last_event, kept, ways, alive, ready } = self;
+        Handle { requests, changes, source, last_event, kept, ways, alive, ready }
     }
 }
 
 pub(super) fn channels(last_event: u64) -> (Published, Seen) {
+    let (kept, kept_seen) = watch::channel(last_event);
     let (last_event, last_event_seen) = watch::channel(last_event);
     let (ways, ways_seen) = watch::channel(Arc::default());
     let (alive, alive_seen) = watch::channel(clock::now().instant);
     let (ready, ready_seen) = watch::channel(false);
-    let seen = Seen { last_event: last_event_seen, ways: ways_seen, alive: alive_seen, ready: ready_seen };
-    (Published { last_event, ways, alive, ready }, seen)
+    let seen = Seen { last_event: last_event_seen, kept: kept_seen, ways: ways_seen, alive: alive_seen, ready: ready_seen };
+    (Published { last_event, kept, ways, alive, ready }, seen)
 }
 
 /// Puts everything in force, once the ways are known as far as they can be.

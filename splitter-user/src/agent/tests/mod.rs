@@ -48,6 +48,12 @@ async fn a_flip_is_in_force_and_unflip_takes_it_back() {
     assert_eq!(status.weights.in_force, Some(Weight::ZERO));
     assert_eq!(status.flip.map(|flip| (flip.cause, flip.reason)), Some((FlipCause::Command, Some("pager".to_owned()))));
     assert_eq!(rig.dataplane.calls(), [Call::Steer(key(), percent("10%"), Some(Existing::Reset))]);
+    let saved = rig.store.saved().and_then(|state| state.service(&name("web")).and_then(|web| web.flip.clone()));
+    assert_eq!(
+        saved.map(|flip| flip.reason),
+        Some(FlipReason::Person { text: Some("pager".to_owned()) }),
+        "a disk that works is waited for"
+    );
     let again = client.flip(&name("web"), &request).await.expect_err("flipped already");
     assert_eq!(code(&again), ErrorCode::Conflict);
 
