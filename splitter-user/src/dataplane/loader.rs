@@ -288,9 +288,11 @@ fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfEr
 /// The program that takes jumbo frames, or where the kernel has none of those, the one that doesn't. Where it has them, a program that is refused is not
 /// replaced: the other one would drop what this node has to carry. With it, how many instructions the verifier looked at.
 fn load_program(ebpf: &mut Ebpf) -> Result<(&'static Pair, Option<u32>), OpenError> {
-    let multi_buffer = features::multi_buffer().map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => OpenError::NotPermitted,
-        _ => OpenError::kernel("finding out whether the kernel takes jumbo frames in XDP", error),
+    let multi_buffer = features::multi_buffer().map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return OpenError::NotPermitted;
+        }
+        OpenError::kernel("finding out whether the kernel takes jumbo frames in XDP", error)
     })?;
     if !multi_buffer {
         tracing::warn!("this kernel's XDP takes no frames of more than one buffer: jumbo frames need Linux 5.18");

@@ -48,7 +48,8 @@ fn run(options: &Options) -> Result<()> {
     }
     if options.wants(Part::Scale) {
         eprintln!("What grows with what:");
-        report.scale = scale::run().context("what grows with what")?;
+        report.scale = scale::run_with(if options.quick { scale::Effort::Quick } else { scale::Effort::Full })
+            .context("what grows with what")?;
         println!("{}", tables::scale(&report.scale, Medium::Terminal));
     }
     if let Some(path) = &options.json {
