@@ -26,7 +26,7 @@ const PEERS: RGBColor = RGBColor(0xb8, 0xbd, 0xc4);
 const TEXT: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 const TARGET: RGBColor = RGBColor(0xd1, 0x5b, 0x00);
 
-/// A bar; `whole` is what the axis needn't reach: a longer one is cut, its figure told.
+/// A bar. One that is longer than the axis is cut, and its figure told.
 #[derive(Clone, Debug, PartialEq)]
 struct Bar {
     name: String,
@@ -153,12 +153,24 @@ fn draw_panel(root: &Area<'_>, panel: &Panel, top: i32) -> Result<(), Box<dyn st
     let foot = top + (panel.height() - FOOT) as i32 + 4;
     root.draw(&PathElement::new([(left, foot), (right, foot)], TEXT.stroke_width(1)))?;
     let mark = font.pos(Pos::new(HPos::Center, VPos::Top));
-    for step in 0..=4 {
-        let value = panel.end * f64::from(step) / 4.0;
+    let step = step(panel.end);
+    let steps = (panel.end / step).floor() as u32;
+    for value in (0..=steps).map(|number| f64::from(number) * step) {
         root.draw(&PathElement::new([(at(value), foot), (at(value), foot + 4)], TEXT.stroke_width(1)))?;
-        root.draw(&Text::new(format!("{value:.*}", panel.digits), (at(value), foot + 8), mark.clone()))?;
+        root.draw(&Text::new(
+            format!("{value:.*}", usize::from(step.fract() != 0.0) * panel.digits),
+            (at(value), foot + 8),
+            mark.clone(),
+        ))?;
     }
     Ok(())
+}
+
+/// A round number that an axis of this length has four to ten of.
+fn step(end: f64) -> f64 {
+    let power = 10_f64.powf(end.log10().floor());
+    let steps = [0.1, 0.2, 0.25].map(|part| part * power);
+    steps.into_iter().find(|step| end / step <= 10.0).unwrap_or(power)
 }
 
 #[cfg(test)]
@@ -195,6 +207,14 @@ mod tests {
         assert!(!svg.contains("refused") && !svg.contains("haproxy"), "no target, and no figure");
         // The background, two rows, one path.
         assert_eq!(svg.matches("<rect").count(), 1 + 2 + 1);
+    }
+
+    #[test]
+    fn an_axis_has_round_numbers() {
+        for (end, expected) in [(130.0, 20.0), (178.0, 20.0), (100.0, 10.0), (720.0, 100.0), (4.2, 1.0), (135_000.0, 20_000.0)] {
+            let step = step(end);
+            assert!((step - expected).abs() < expected * 1e-9, "{end}: {step}");
+        }
     }
 
     #[test]
