@@ -35,6 +35,20 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let mut report = Report { machine: Machine::this(), ..Report::default() };
+    let measured = measure(options, &mut report);
+    // What was measured before something failed took its time, too.
+    if let Some(path) = &options.json {
+        let json = serde_json::to_string_pretty(&report)?;
+        fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    measured?;
+    if options.write_docs {
+        docs::write(Path::new("docs"), &report)?;
+    }
+    Ok(())
+}
+
+fn measure(options: &Options, report: &mut Report) -> Result<()> {
     if options.wants(Part::Cost) {
         eprintln!("What a packet costs:");
         let rows = cost::run(options).context("what a packet costs")?;
@@ -51,13 +65,6 @@ fn run(options: &Options) -> Result<()> {
         report.scale = scale::run_with(if options.quick { scale::Effort::Quick } else { scale::Effort::Full })
             .context("what grows with what")?;
         println!("{}", tables::scale(&report.scale, Medium::Terminal));
-    }
-    if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
-    }
-    if options.write_docs {
-        docs::write(Path::new("docs"), &report)?;
     }
     Ok(())
 }
