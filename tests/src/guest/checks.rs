@@ -36,11 +36,17 @@ pub(super) fn run(told: &mut Told, tests: &[String]) -> Result<()> {
 
 fn verified(dataplane: &mut KernelDataplane, lines: &mut Vec<Line>) -> Result<()> {
     let has_both = dataplane.info().multi_buffer;
-    for (name, multi_buffer) in [("splitter", false), ("splitter_frags", true)] {
+    for (name, multi_buffer, any) in [
+        ("splitter", false, false),
+        ("splitter_any", false, true),
+        ("splitter_frags", true, false),
+        ("splitter_any_frags", true, true),
+    ] {
         if multi_buffer && !has_both {
             continue;
         }
-        let program = dataplane.program(multi_buffer).with_context(|| format!("loading {name}"))?;
+        let program = if any { dataplane.program_for_any(multi_buffer) } else { dataplane.program(multi_buffer) };
+        let program = program.with_context(|| format!("loading {name}"))?;
         let instructions = program.info().context("asking about the program")?.verified_instruction_count();
         lines.push(Line::Verified { program: name.into(), instructions });
     }

@@ -51,7 +51,7 @@ impl Machine {
             std::env::set_var("PATH", "/bin");
             std::env::set_var("RUST_BACKTRACE", "0");
             std::env::set_var("SPLITTER_TEST_BINARY", "/bin/splitter");
-            std::env::set_var("SPLITTER_FRAMES", "1500");
+            std::env::set_var("SPLITTER_FRAMES", "500");
         }
         raw(PORT)?;
         Ok(Self { port: Path::new(PORT) })

@@ -85,9 +85,9 @@ fn tests_of(binary: &Path) -> Result<Vec<String>> {
 }
 
 impl Guest {
-    /// What a machine is to do, and the names that it has to tell of: those of all tests that have `only` in their name, without those in `skipped`. All
+    /// What a machine is to do, and the names that it has to tell of: those of all tests that have one of the texts `wanted` in their name, without those in `skipped`. All
     /// by `suite::name`. To skip a test that doesn't exist is an error, so that the list can't outlive what it is about.
-    pub fn plan(&self, modules: &[Module], skipped: &BTreeSet<String>, only: &str) -> Result<(Value, BTreeSet<String>)> {
+    pub fn plan(&self, modules: &[Module], skipped: &BTreeSet<String>, wanted: &[&str]) -> Result<(Value, BTreeSet<String>)> {
         let mut expected = BTreeSet::new();
         let mut suites = Vec::new();
         let mut unknown = skipped.clone();
@@ -96,8 +96,8 @@ impl Guest {
             std::iter::once(checks).chain(self.suites.iter().map(|suite| (suite.name.as_str(), &suite.tests[..])))
         {
             let full = |test: &String| format!("{suite}::{test}");
-            let wanted: Vec<&String> =
-                tests.iter().filter(|test| !unknown.remove(&full(test)) && full(test).contains(only)).collect();
+            let is_wanted = |test: &String| wanted.iter().any(|text| full(test).contains(text));
+            let wanted: Vec<&String> = tests.iter().filter(|test| !unknown.remove(&full(test)) && is_wanted(test)).collect();
             if wanted.is_empty() {
                 continue;
             }
@@ -108,7 +108,7 @@ impl Guest {
             });
         }
         ensure!(unknown.is_empty(), "there are no such tests to skip: {}", unknown.into_iter().collect::<Vec<_>>().join(", "));
-        ensure!(!suites.is_empty(), "no test that could be run has \"{only}\" in its name");
+        ensure!(!suites.is_empty(), "no test that could be run has \"{}\" in its name", wanted.join("\" or \""));
         Ok((plan(modules, &suites), expected))
     }
 
@@ -235,16 +235,16 @@ mod tests {
         let skip = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let modules = [Module { name: "veth".into(), content: Vec::new() }];
 
-        let (plan, expected) = guest.plan(&modules, &skip(&["program::b", "net::a"]), "").expect("both exist");
+        let (plan, expected) = guest.plan(&modules, &skip(&["program::b", "net::a"]), &[""]).expect("both exist");
         assert_eq!(plan["modules"], json!(["/modules/veth.ko"]));
         let suites = json!([{"suite": "checks", "tests": CHECKS}, {"suite": "binary", "path": "/tests/program", "tests": ["a"]}]);
         assert_eq!(plan["suites"], suites);
         assert_eq!(expected.len(), CHECKS.len() + 1);
         assert!(expected.contains("program::a"));
-        let (_, expected) = guest.plan(&modules, &skip(&[]), "program::").expect("two are");
+        let (_, expected) = guest.plan(&modules, &skip(&[]), &["program::"]).expect("two are");
         assert_eq!(expected.len(), 2);
-        assert!(guest.plan(&modules, &skip(&["program::c"]), "").is_err(), "a list of what is skipped stays true");
-        assert!(guest.plan(&modules, &skip(&[]), "nothing").is_err(), "nothing run is no success");
+        assert!(guest.plan(&modules, &skip(&["program::c"]), &[""]).is_err(), "a list of what is skipped stays true");
+        assert!(guest.plan(&modules, &skip(&[]), &["nothing"]).is_err(), "nothing run is no success");
     }
 
     #[test]

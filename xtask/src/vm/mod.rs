@@ -52,6 +52,9 @@ const MANIFEST: &str = include_str!("../../kernels.toml");
 const AT_ONCE: usize = 2;
 /// The kernel on which instructions by packet are counted.
 const COST: &str = "6.12";
+/// Tests that stand for the others where time is short: what the verifier says, native attachment, every kind of frame against the oracle, and the agent's whole life
+/// between namespaces. All of them take three times as long.
+const CORE: [&str; 3] = ["checks::", "program_oracle::frames_of_all_kinds", "_and_flip_in_nat_mode"];
 /// A machine that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -67,6 +70,9 @@ pub struct Options {
     /// Run those tests alone that have this text in their name, `suite::name`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Run those tests alone that stand for the others, as `cargo xtask test` does.
+    #[arg(long, conflicts_with_all = ["only", "bless_budgets"])]
+    core: bool,
     /// Write what was found into tests/budgets.toml, instead of comparing it with what is there.
     #[arg(long, conflicts_with = "only")]
     bless_budgets: bool,
@@ -79,9 +85,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// All kernels.
-    pub fn all(offline: bool) -> Self {
-        Self { offline, ..Self::default() }
+    /// All kernels, and the tests that stand for the others.
+    pub fn core(offline: bool) -> Self {
+        Self { offline, core: true, ..Self::default() }
+    }
+
+    /// Texts of which each test to be run has one in its name.
+    fn wanted(&self) -> Vec<&str> {
+        if self.core { CORE.to_vec() } else { vec![self.only.as_str()] }
     }
 }
 
@@ -192,7 +203,7 @@ fn one(workspace: &Workspace, job: Job<'_>, options: &Options, guest: &Guest, di
     let found = kernel::ensure(workspace, job.kernel, options.offline);
     let outcome = found.and_then(|found| match found {
         Found::NotCached => Ok(Outcome::Skipped),
-        Found::Ready(ready) => start(job, &ready, &options.only, guest, directory),
+        Found::Ready(ready) => start(job, &ready, &options.wanted(), guest, directory),
     });
     let outcome = outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
     let row = Row { version: job.kernel.version.clone(), purpose: job.purpose, outcome, took: begun.elapsed() };
@@ -200,12 +211,12 @@ fn one(workspace: &Workspace, job: Job<'_>, options: &Options, guest: &Guest, di
     row
 }
 
-fn start(job: Job<'_>, ready: &Ready, only: &str, guest: &Guest, directory: &Path) -> Result<Outcome> {
+fn start(job: Job<'_>, ready: &Ready, wanted: &[&str], guest: &Guest, directory: &Path) -> Result<Outcome> {
     let kernel = job.kernel;
     let (name, plan, expected) = match job.purpose {
         Purpose::Tests => {
             let skipped: BTreeSet<String> = kernel.skip.keys().cloned().collect();
-            let (plan, expected) = guest.plan(&ready.modules, &skipped, only)?;
+            let (plan, expected) = guest.plan(&ready.modules, &skipped, wanted)?;
             (kernel.version.clone(), plan, expected)
         }
         Purpose::Cost => (format!("{}-cost", kernel.version), Guest::cost_plan(&ready.modules), BTreeSet::new()),
