@@ -45,7 +45,7 @@ fn a_flip_that_keeps_leaves_every_connection_alone() {
         for running in running {
             let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
             assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (40, 0, 0, 0), "{mode}: {report:?}");
-            assert_eq!(report.by_server.len(), 3, "{mode}: {report:?}");
+            assert!(report.by_server.contains_key(&site.server("canary1").identity), "{mode}: {report:?}");
         }
     }
 }

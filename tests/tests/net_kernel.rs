@@ -38,7 +38,7 @@ fn whole_life(topology: Topology, mode: Mode) {
     for running in &running {
         let report = running.report();
         assert_eq!((report.opened, report.broken), (CONNECTIONS, 0), "{mode}: {report:?}");
-        assert_eq!(report.by_server.len(), 3, "{mode}: {report:?}");
+        assert!(is_split(&site, &report), "{mode}: {report:?}");
     }
 
     // The agent dies, traffic flows on; the next one adopts, and replaces the program.
@@ -68,7 +68,7 @@ fn whole_life(topology: Topology, mode: Mode) {
             (CONNECTIONS, 0, 0, 0),
             "{mode}: {report:?}"
         );
-        assert_eq!(report.by_server.len(), 3, "{mode}, still: {report:?}");
+        assert!(is_split(&site, &report), "{mode}, still: {report:?}");
     }
 
     // And reset: the canary's connections end, no others.
@@ -91,4 +91,9 @@ fn whole_life(topology: Topology, mode: Mode) {
 fn load(site: &Site, family: Family) -> tcp_echo::Running {
     let load = tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS as usize);
     tcp_echo::Load { interval: INTERVAL, ..load }.start(site.lab.client()).expect("a load")
+}
+
+/// Whether both versions have some of the connections. (That one of two stable backends has none of thirty happens once in some thousand runs.)
+fn is_split(site: &Site, report: &tcp_echo::Report) -> bool {
+    report.by_server.len() >= 2 && report.by_server.contains_key(&site.server("canary1").identity)
 }

@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Fits into no single packet of any link here.
 const PIECE: usize = 200_000;
 const NARROW: u32 = 1_300;
+/// So many that chance gives none of two versions nothing.
+const CONNECTIONS: usize = 24;
 
 #[test]
 fn in_nat_mode_large_transfers_pass_a_path_that_is_narrow_toward_the_client() {
@@ -97,13 +99,13 @@ fn transfers(site: &Site) {
         let load = tcp_echo::Load { piece: PIECE, interval: Duration::from_millis(1), timeout: LIMIT, ..echo(site, family) };
         let running = load.start(site.lab.client()).expect("a load");
         let deadline = Instant::now() + LIMIT;
-        let enough = |report: &tcp_echo::Report| report.exchanges >= 3 * 12;
+        let enough = |report: &tcp_echo::Report| report.exchanges >= 3 * CONNECTIONS as u64;
         while !enough(&running.report()) && running.report().broken == 0 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
         let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
         let what = format!("{}, {family:?}: {report:?}", site.mode());
-        assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (12, 0, 0, 0), "{what}");
+        assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (CONNECTIONS as u64, 0, 0, 0), "{what}");
         assert!(enough(&report) && report.by_server.len() >= 2, "{what}");
     }
 }
@@ -141,12 +143,13 @@ fn datagrams(site: &Site, length: usize) {
         assert_eq!((report.reached, report.wrong, report.moves), (20, 0, 0), "{what}");
         let unknown = skipped(site, "fragment_unknown");
         assert_eq!((report.lost, unknown), (0, 0), "{what}");
-        assert!(report.answered > 100 && report.by_server.len() == 3, "{what}");
+        // By chance, one of three may get none of twenty; that one gets all is one in a million.
+        assert!(report.answered > 100 && report.by_server.len() >= 2, "{what}");
     }
 }
 
 fn echo(site: &Site, family: Family) -> tcp_echo::Load {
-    tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), 12)
+    tcp_echo::Load::new(site.client(family), site.target(Kind::Echo, family), CONNECTIONS)
 }
 
 /// Whether an echo request is answered with what it held.
