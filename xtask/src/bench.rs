@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use nix::unistd::geteuid;
 
 use crate::{
+    binary,
     build::{self, Profile},
-    packages, report, run, test,
+    packages, test,
     workspace::Workspace,
 };
 
@@ -33,16 +34,5 @@ pub fn bench(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     }
     build::build(workspace, Profile::Release)?;
     build::bench(workspace)?;
-    report::step("bench", "building the bench, optimised", || {
-        let mut command = workspace.cargo("build");
-        command.args(["--release", "--package", "splitter-tests", "--bin", "bench"]);
-        let status = run::attended(&mut command)?;
-        run::go_on()?;
-        ensure!(status.success(), "{} failed with {status}", run::line(&command));
-        Ok(((), "built, now running".to_owned()))
-    })?;
-    let mut command = workspace.cargo("run");
-    command.args(["--quiet", "--release", "--package", "splitter-tests", "--bin", "bench", "--"]).args(&options.arguments);
-    // Ctrl-C reaches the bench by itself; it ends, and what it made goes with it or with the next run.
-    Ok(run::exit_code(run::attended(&mut command)?))
+    binary::run_in_our_place(workspace, "bench", &options.arguments)
 }

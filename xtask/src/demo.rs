@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use nix::unistd::geteuid;
 
 use crate::{
+    binary,
     build::{self, Profile},
-    report, run, test,
+    test,
     workspace::Workspace,
 };
 
@@ -26,16 +27,5 @@ pub fn demo(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::from(test::NOT_ROOT));
     }
     build::build(workspace, Profile::Release)?;
-    report::step("demo", "building the demo, optimised", || {
-        let mut command = workspace.cargo("build");
-        command.args(["--release", "--package", "splitter-tests", "--bin", "demo"]);
-        let status = run::attended(&mut command)?;
-        run::go_on()?;
-        ensure!(status.success(), "{} failed with {status}", run::line(&command));
-        Ok(((), "built, now running".to_owned()))
-    })?;
-    let mut command = workspace.cargo("run");
-    command.args(["--quiet", "--release", "--package", "splitter-tests", "--bin", "demo", "--"]).args(&options.arguments);
-    // Ctrl-C reaches the demo by itself; it cleans up, and we wait for it.
-    Ok(run::exit_code(run::attended(&mut command)?))
+    binary::run_in_our_place(workspace, "demo", &options.arguments)
 }

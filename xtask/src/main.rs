@@ -9,10 +9,12 @@
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
 //! | `demo`, `bench` | `cargo xtask demo`, `cargo xtask bench` |
+//! | `binary` | what those two share: a binary of the tests, built and run in our place |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
 mod bench;
+mod binary;
 mod build;
 mod demo;
 mod library;
