@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 0–21 | value: the backend's number (`dsr`) or the slot's (`nat`) |
 //! | 22–23 | state: 0 free, 1 embryonic, 2 established, 3 closing |
-//! | 24–37 | stamp of the latest packet |
+//! | 24–37 | established and closing: [stamp](crate::stamp) of the latest packet; embryonic: [when it began](crate::moment::Fine) |
 //! | 38–63 | tag: the connection's hash's high bits |
 //!
 //! A word is read and written whole, so nobody sees half an entry. A connection may lie in either of two buckets. A new one takes a free
@@ -13,6 +13,7 @@
 use crate::{
     abi::{BUCKET, Bucket},
     hash::Hash,
+    moment::Fine,
     stamp::Stamp,
 };
 
@@ -65,11 +66,25 @@ impl Word {
         }
     }
 
-    /// When its latest packet came.
+    /// An attempt that begins.
+    #[inline(always)]
+    #[must_use]
+    pub const fn attempt(hash: Hash, value: u32, begun: Fine) -> Self {
+        Self::new(hash, value, State::Embryonic, Stamp::from_bits(begun.bits()))
+    }
+
+    /// When its latest packet came; not of an attempt.
     #[inline(always)]
     #[must_use]
     pub const fn stamp(self) -> Stamp {
         Stamp::from_bits((self.0 >> 24) as u32)
+    }
+
+    /// When it began; of an attempt alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn begun(self) -> Fine {
+        Fine::from_bits((self.0 >> 24) as u32)
     }
 
     /// The same with another state and stamp.
@@ -143,11 +158,11 @@ impl Yield {
     /// Free or expired.
     pub const FREE: Self = Self(u32::MAX);
 
-    /// Embryonic, this many units old: under pressure, the oldest first.
+    /// Embryonic, this many fine units old: under pressure, the oldest first.
     #[inline(always)]
     #[must_use]
-    pub const fn embryonic(age: u16) -> Self {
-        Self(1 + age as u32)
+    pub const fn embryonic(age: u32) -> Self {
+        Self(1 + (age & 0xffff))
     }
 
     /// Over on both sides, this many units ago: sooner than any attempt, as nobody waits for it any more.
@@ -179,10 +194,19 @@ impl Yield {
     }
 }
 
+/// The present, on both clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// That of established connections.
+    pub stamp: Stamp,
+    /// That of attempts.
+    pub fine: Fine,
+}
+
 /// How long entries live in silence, in stamp units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Embryonic.
+    /// Embryonic: since they began, in fine units.
     pub embryonic: u16,
     /// Established.
     pub established: u16,
@@ -193,12 +217,12 @@ pub struct Limits {
 /// How willingly this entry gives way.
 #[inline(always)]
 #[must_use]
-pub const fn yields(word: Word, limits: Limits, now: Stamp) -> Yield {
-    let age = word.stamp().age(now);
+pub const fn yields(word: Word, limits: Limits, now: Now) -> Yield {
+    let (age, since) = (word.stamp().age(now.stamp), word.begun().age(now.fine));
     match word.state() {
         None => Yield::FREE,
-        Some(State::Embryonic) if age > limits.embryonic => Yield::FREE,
-        Some(State::Embryonic) => Yield::embryonic(age),
+        Some(State::Embryonic) if since > limits.embryonic as u32 => Yield::FREE,
+        Some(State::Embryonic) => Yield::embryonic(since),
         Some(State::Established) if age > limits.established => Yield::FREE,
         Some(State::Closing) if age > limits.closing => Yield::FREE,
         Some(State::Established | State::Closing) => Yield::NO,
@@ -210,6 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::moment::Moment;
 
     proptest! {
         #[test]
@@ -246,8 +271,14 @@ mod tests {
     #[test]
     fn embryonic_entries_give_way_and_established_ones_only_when_expired() {
         let limits = Limits { embryonic: 3, established: 100, closing: 10 };
-        let at = |seconds: u64| Stamp::of(seconds << 10, 10);
-        let aged = |state, age: u64| yields(Word::new(Hash(7 << 40), 1, state, at(1_000)), limits, at(1_000 + age));
+        let at = |units: u64| Now { stamp: Stamp::of(units << 10, 10), fine: Moment(units << 24).fine() };
+        let aged = |state, age: u64| {
+            let word = match state {
+                State::Embryonic => Word::attempt(Hash(7 << 40), 1, at(1_000).fine),
+                State::Established | State::Closing => Word::new(Hash(7 << 40), 1, state, at(1_000).stamp),
+            };
+            yields(word, limits, at(1_000 + age))
+        };
         assert_eq!(aged(State::Embryonic, 2), Yield::embryonic(2));
         assert_eq!(aged(State::Embryonic, 4), Yield::FREE);
         assert_eq!(aged(State::Established, 100), Yield::NO);

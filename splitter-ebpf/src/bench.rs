@@ -80,5 +80,94 @@ pub mod target {
     pub const COUNT: u32 = 3;
 }
 
+macro_rules! steps {
+    ($($(#[$doc:meta])+ $step:ident = $name:literal,)+) => {
+        /// A step of the usual packet's path, of which the bench makes a build: one that ends there, or for the last ones one that does without.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Step { $($(#[$doc])+ $step,)+ }
+
+        impl Step {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$step,)+];
+
+            /// As it's called on the command line, in file names and in results.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$step => $name,)+ }
+            }
+        }
+    };
+}
+
+steps! {
+    /// The program has begun: registers saved, the frame's ends and the settings looked up.
+    Entered = "entered",
+    /// The frame is one of the four kinds, whole and good.
+    Parsed = "parsed",
+    /// It's known what it goes to: a service, or for a reply a NAT address.
+    Asked = "asked",
+    /// The client is hashed.
+    Hashed = "hashed",
+    /// The connection is looked up in the affinity table.
+    Known = "known",
+    /// A backend is chosen for a new connection.
+    Chosen = "chosen",
+    /// There is a port for a new connection (`nat`).
+    Port = "port",
+    /// The connection's slot is read, and is its own (`nat`).
+    Slot = "slot",
+    /// The backend's record is read, and the way to it.
+    Backend = "backend",
+    /// The connection may go on, and its stamp is today's.
+    Kept = "kept",
+    /// The packet is counted.
+    Counted = "counted",
+    /// Addresses, ports, TTL and checksums are written (`nat`).
+    Rewritten = "rewritten",
+    /// The whole path without counting the packet.
+    NoCounters = "no-counters",
+    /// The whole path without writing the MAC addresses.
+    NoMacs = "no-macs",
+}
+
+impl Step {
+    /// The step of this name.
+    #[must_use]
+    pub const fn named(name: &str) -> Option<Self> {
+        let mut number = 0;
+        while number < Self::ALL.len() {
+            if is_same(Self::ALL[number].name().as_bytes(), name.as_bytes()) {
+                return Some(Self::ALL[number]);
+            }
+            number += 1;
+        }
+        None
+    }
+}
+
+/// `==` can't be asked at compile time.
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut place = 0;
+    while place < one.len() && place < other.len() && one[place] == other[place] {
+        place += 1;
+    }
+    place == one.len() && place == other.len()
+}
+
 assert_layout!(Plan, size 120, does @ 0, flows @ 4, next @ 8, place @ 12, length @ 16, ttl @ 20, high @ 24, template @ 40);
 assert_layout!(Flow, size 24, source @ 0, destination @ 8, ports @ 16, network_checksum @ 20, transport_checksum @ 22);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_found_by_its_name_and_by_no_other() {
+        for step in Step::ALL {
+            assert_eq!(Step::named(step.name()), Some(*step));
+        }
+        for name in ["", "know", "knownn", "no such"] {
+            assert_eq!(Step::named(name), None, "{name}");
+        }
+    }
+}

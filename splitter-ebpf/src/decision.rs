@@ -3,7 +3,7 @@
 use crate::{
     abi::{Control, Service, Table, flags},
     address::Address,
-    cohort::{self, Cohort, Rule},
+    cohort::{self, Cohort, Hold, Rule},
     hash::{self, Hash},
     maglev,
 };
@@ -28,6 +28,8 @@ pub struct Subject {
     pub flags: u32,
     /// Its steering word, read once.
     pub control: Control,
+    /// What else keeps it on stable.
+    pub hold: Hold,
     /// The tables in force: stable's, then the canary's.
     pub tables: [Table; 2],
 }
@@ -36,17 +38,17 @@ impl Subject {
     /// As the service stands at this moment.
     #[inline(always)]
     #[must_use]
-    pub fn of(number: u32, service: &Service) -> Self {
-        Self::under(number, service, service.control())
+    pub fn of(number: u32, service: &Service, hold: Hold) -> Self {
+        Self { hold, ..Self::under(number, service, service.control()) }
     }
 
-    /// As the service stands under this steering word, which was read from it.
+    /// As the service stands under this steering word, which was read from it, if nothing else keeps it on stable.
     #[inline(always)]
     #[must_use]
     pub const fn under(number: u32, service: &Service, control: Control) -> Self {
         // Written out, not indexed, so that the verifier has no variable offset to follow.
         let tables = if control.generation() == 0 { service.tables[0] } else { service.tables[1] };
-        Self { number, seed: service.seed, flags: service.flags, control, tables }
+        Self { number, seed: service.seed, flags: service.flags, control, hold: Hold::None, tables }
     }
 }
 
@@ -76,7 +78,7 @@ pub fn decide(lookup: &impl Lookup, subject: &Subject, client: Address, flow: Ha
     let hash =
         if subject.flags & flags::CLIENT_AFFINITY == 0 { flow } else { hash::client(subject.seed, client, hash::ANY_PORT) };
     let network = if subject.control.has_networks() { lookup.network(subject.number, client) } else { 0 };
-    let rule = cohort::choose(subject.control, network, hash.place(), subject.tables[1].size != 0);
+    let rule = cohort::choose(subject.control, subject.hold, network, hash.place(), subject.tables[1].size != 0);
     let table = match rule.cohort() {
         Cohort::Stable => subject.tables[0],
         Cohort::Canary => subject.tables[1],

@@ -96,6 +96,8 @@ pub struct Packet {
     pub destination_port: u16,
     /// VLAN tags: 0 to 2.
     pub tags: u32,
+    /// TCP: octets of data in the segment (0 in other protocols).
+    pub data: u32,
     /// The family.
     pub family: Family,
     /// See [`protocol`].
@@ -198,6 +200,7 @@ fn ipv4(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
         source_port: 0,
         destination_port: 0,
         tags,
+        data: 0,
         family: Family::V4,
         protocol: ip[9],
         flags: 0,
@@ -227,6 +230,7 @@ fn ipv6(frame: &impl Frame, network: usize, tags: u32) -> Result<Packet, Skip> {
         source_port: 0,
         destination_port: 0,
         tags,
+        data: 0,
         family: Family::V6,
         protocol: ip[6],
         flags: 0,
@@ -342,6 +346,7 @@ fn transport(frame: &impl Frame, mut packet: Packet) -> Result<Packet, Skip> {
             packet.source_port = load16::<0, _>(tcp);
             packet.destination_port = load16::<2, _>(tcp);
             packet.flags = tcp[13];
+            packet.data = (room - header) as u32;
         }
         protocol::UDP => {
             if room < UDP {
@@ -415,6 +420,7 @@ mod tests {
             source_port: CLIENT_PORT.to_be(),
             destination_port: SERVICE_PORT.to_be(),
             tags: 2,
+            data: 5,
             family: Family::V4,
             protocol: protocol::TCP,
             flags: SYN,

@@ -31,6 +31,16 @@ pub const fn is_port_unreachable(family: Family, kind: u8, code: u8) -> bool {
     }
 }
 
+/// Whether the error says that the destination can't be reached, or not by this protocol or port: ICMP 3 but for "fragmentation needed", ICMPv6 1.
+#[inline(always)]
+#[must_use]
+pub const fn is_unreachable(family: Family, kind: u8, code: u8) -> bool {
+    match family {
+        Family::V4 => kind == 3 && code != 4,
+        Family::V6 => kind == 1,
+    }
+}
+
 /// The packet that an error quotes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quote {
@@ -319,6 +329,8 @@ mod tests {
                 && !is_port_unreachable(Family::V4, 1, 4)
                 && !is_port_unreachable(Family::V6, 3, 3)
         );
+        assert!(is_unreachable(Family::V4, 3, 1) && is_unreachable(Family::V4, 3, 13) && is_unreachable(Family::V6, 1, 0));
+        assert!(!is_unreachable(Family::V4, 3, 4) && !is_unreachable(Family::V4, 11, 0) && !is_unreachable(Family::V6, 2, 0));
         assert_eq!((0..=255).filter(|kind| is_error(Family::V4, *kind)).count(), 4);
         assert_eq!((0..=255).filter(|kind| is_error(Family::V6, *kind)).count(), 4);
     }

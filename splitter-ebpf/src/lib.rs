@@ -10,6 +10,8 @@
 //! | [`decision`]: [`cohort`], [`maglev`] | which cohort, which backend in it, and why |
 //! | [`affinity`] | the connections that are known |
 //! | [`tcp`], [`stamp`] | what state they are in, and since when |
+//! | [`moment`], [`handshake`], [`histogram`] | how long attempts take |
+//! | [`breaker`] | whether the canary has failed |
 //! | [`checksum`], [`rewrite`], [`icmp`], [`refusal`] | what is written |
 //! | [`bench`] | what the bench's entry is told; nothing of it ships |
 //! | [`reason`] | why a packet isn't forwarded: counter index and label in one |
@@ -24,14 +26,18 @@ pub mod abi;
 pub mod address;
 pub mod affinity;
 pub mod bench;
+pub mod breaker;
 pub mod checksum;
 pub mod cohort;
 pub mod decision;
 pub mod frame;
+pub mod handshake;
 pub mod hash;
 pub mod header;
+pub mod histogram;
 pub mod icmp;
 pub mod maglev;
+pub mod moment;
 pub mod reason;
 pub mod refusal;
 pub mod rewrite;

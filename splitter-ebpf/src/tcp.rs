@@ -12,7 +12,7 @@
 //!
 //! Closing connections are still forwarded; they only are forgotten sooner. So a forged RST breaks nothing here.
 
-use crate::stamp::Stamp;
+use crate::{affinity, hash::Hash, moment::Ticks, stamp::Stamp};
 
 /// TCP flag bits.
 pub mod flag {
@@ -70,27 +70,143 @@ pub enum Event {
     Completed,
     /// The backend said no.
     Refused,
+    /// The client gave up before the handshake was complete: nobody's failure.
+    Abandoned,
     /// Reset after completion.
     Reset(Side),
     /// Ended by FIN.
     Closed,
+    /// The segment that completed the handshake ended the connection as well.
+    CompletedAndClosed,
+    /// A SYN sent again.
+    Retransmitted,
 }
 
-/// A slot's state: bits 0–2 state, 3 FIN from the client, 4 FIN from the backend, 5 UDP, 8–21 stamp; the high half is zero. Zero: free.
+impl Event {
+    /// As a number, for a subprogram.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Completed => 1,
+            Self::Refused => 2,
+            Self::Abandoned => 3,
+            Self::Reset(Side::Client) => 4,
+            Self::Reset(Side::Backend) => 5,
+            Self::Closed => 6,
+            Self::CompletedAndClosed => 7,
+            Self::Retransmitted => 8,
+        }
+    }
+
+    /// From [`Self::number`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Completed),
+            2 => Some(Self::Refused),
+            3 => Some(Self::Abandoned),
+            4 => Some(Self::Reset(Side::Client)),
+            5 => Some(Self::Reset(Side::Backend)),
+            6 => Some(Self::Closed),
+            7 => Some(Self::CompletedAndClosed),
+            8 => Some(Self::Retransmitted),
+            _ => None,
+        }
+    }
+}
+
+/// What a segment means to the times that are measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timing {
+    /// Nothing.
+    Nothing,
+    /// The backend answered the attempt, for the first time.
+    Answered,
+    /// The client's first octets: whoever stores the word gives it the time.
+    Asked,
+    /// The backend's first octets after those.
+    Replied,
+}
+
+/// What a segment makes of a slot's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The word then, its stamp left alone.
+    pub word: SlotWord,
+    /// What of it counts.
+    pub event: Option<Event>,
+    /// What of it is measured.
+    pub timing: Timing,
+}
+
+impl Change {
+    #[inline(always)]
+    const fn to(word: SlotWord, event: Option<Event>) -> Self {
+        Self { word, event, timing: Timing::Nothing }
+    }
+
+    /// Whether the time has to be known for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        self.event.is_some() || !matches!(self.timing, Timing::Nothing)
+    }
+}
+
+/// A slot's state. Zero: free.
+///
+/// | bits | |
+/// | --- | --- |
+/// | 0–2 | state |
+/// | 3, 4 | FIN from the client, from the backend |
+/// | 5 | UDP |
+/// | 6, 7 | [phase](Timing) of an established connection: 0 nothing to measure, 1 the client's first octets are awaited, 2 the backend's |
+/// | 8–21 | [stamp](crate::stamp) of the latest packet |
+/// | 32–63 | when the attempt began; in phase 2 when the client's first octets passed, in [ticks](crate::moment::Ticks) |
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(transparent)]
 pub struct SlotWord(pub u64);
 
 const FIN_CLIENT: u64 = 1 << 3;
 const FIN_BACKEND: u64 = 1 << 4;
+const FINS: u64 = FIN_CLIENT | FIN_BACKEND;
 const UDP: u64 = 1 << 5;
+const ASKS: u64 = 1 << 6;
+const ASKED: u64 = 1 << 7;
+const STAMP: u64 = 0x3fff << 8;
 
 impl SlotWord {
     /// A slot just taken.
     #[inline(always)]
     #[must_use]
-    pub const fn new(udp: bool, stamp: Stamp) -> Self {
-        Self(State::Embryonic as u64 | if udp { UDP } else { 0 } | (stamp.bits() as u64) << 8)
+    pub const fn new(udp: bool, stamp: Stamp, begun: Ticks) -> Self {
+        Self(State::Embryonic as u64 | if udp { UDP } else { 0 } | (stamp.bits() as u64) << 8 | (begun.0 as u64) << 32)
+    }
+
+    /// When the attempt began, or in phase 2 when the client's first octets passed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn time(self) -> Ticks {
+        Ticks((self.0 >> 32) as u32)
+    }
+
+    /// The same with another time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_time(self, time: Ticks) -> Self {
+        Self(self.0 & 0xffff_ffff | (time.0 as u64) << 32)
+    }
+
+    /// Whether data from this side changes nothing in the word but the stamp, once the connection is established.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_settled(self, side: Side) -> bool {
+        match side {
+            Side::Client => self.0 & ASKS == 0,
+            Side::Backend => self.0 & (ASKS | ASKED) == 0,
+        }
     }
 
     /// `None`: free.
@@ -103,6 +219,19 @@ impl SlotWord {
             3 => Some(State::Established),
             4 => Some(State::Closing),
             _ => None,
+        }
+    }
+
+    /// The same as a word of the affinity table, for whoever asks how long it is to live.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seen(self) -> affinity::Word {
+        let nobody = Hash(0);
+        match self.state() {
+            None => affinity::Word(0),
+            Some(State::Embryonic | State::Answered) => affinity::Word::attempt(nobody, 0, self.time().fine()),
+            Some(State::Established) => affinity::Word::new(nobody, 0, affinity::State::Established, self.stamp()),
+            Some(State::Closing) => affinity::Word::new(nobody, 0, affinity::State::Closing, self.stamp()),
         }
     }
 
@@ -124,7 +253,7 @@ impl SlotWord {
     #[inline(always)]
     #[must_use]
     pub const fn touched(self, stamp: Stamp) -> Self {
-        Self(self.0 & 0xff | (stamp.bits() as u64) << 8)
+        Self(self.0 & !STAMP | (stamp.bits() as u64) << 8)
     }
 
     /// The same in another state.
@@ -135,47 +264,67 @@ impl SlotWord {
     }
 }
 
-/// What a segment makes of a slot's state (its stamp left alone), and what of it counts. Most segments of an established connection
-/// change nothing.
+/// What a segment with these flags and so much data makes of a slot's word. Most segments of an established connection change nothing.
 #[inline(always)]
 #[must_use]
-pub const fn segment(word: SlotWord, side: Side, flags: u8) -> (SlotWord, Option<Event>) {
-    let Some(state) = word.state() else { return (word, None) };
+pub const fn segment(word: SlotWord, side: Side, flags: u8, data: u32) -> Change {
+    let Some(state) = word.state() else { return Change::to(word, None) };
     if flags & flag::RST != 0 {
-        let event = match (state, side) {
-            (State::Embryonic | State::Answered, Side::Backend) => Some(Event::Refused),
-            (State::Established, _) => Some(Event::Reset(side)),
-            (State::Embryonic | State::Answered, Side::Client) | (State::Closing, _) => None,
-        };
-        return (word.with_state(State::Closing), event);
+        return reset(word, state, side, flags);
     }
-    if flags & flag::FIN != 0 {
-        let word = SlotWord(
-            word.0
-                | match side {
-                    Side::Client => FIN_CLIENT,
-                    Side::Backend => FIN_BACKEND,
-                },
-        );
-        // A FIN of the client carries the ACK that completes the handshake when it is its first segment after the SYN.
-        return match state {
-            State::Answered if matches!(side, Side::Client) && flags & flag::ACK != 0 => {
-                (word.with_state(State::Established), Some(Event::Completed))
-            }
-            State::Established if word.0 & (FIN_CLIENT | FIN_BACKEND) == FIN_CLIENT | FIN_BACKEND => {
-                (word.with_state(State::Closing), Some(Event::Closed))
-            }
-            State::Embryonic | State::Answered | State::Established | State::Closing => (word, None),
-        };
-    }
+    let fins = match side {
+        Side::Client if flags & flag::FIN != 0 => FIN_CLIENT,
+        Side::Backend if flags & flag::FIN != 0 => FIN_BACKEND,
+        Side::Client | Side::Backend => 0,
+    };
+    let word = SlotWord(word.0 | fins);
     match (state, side) {
         (State::Embryonic, Side::Backend) if flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK => {
-            (word.with_state(State::Answered), None)
+            Change { word: word.with_state(State::Answered), event: None, timing: Timing::Answered }
         }
+        (State::Embryonic | State::Answered, Side::Client) if opens(flags) => Change::to(word, Some(Event::Retransmitted)),
+        // The client's first segment after the SYN may carry data, and its FIN.
         (State::Answered, Side::Client) if flags & (flag::SYN | flag::ACK) == flag::ACK => {
-            (word.with_state(State::Established), Some(Event::Completed))
+            if word.0 & FINS == FINS {
+                return Change::to(word.with_state(State::Closing), Some(Event::CompletedAndClosed));
+            }
+            let established = SlotWord(word.with_state(State::Established).0 | ASKS);
+            let step = talk(established, side, data);
+            Change { event: Some(Event::Completed), ..step }
         }
-        (State::Embryonic | State::Answered | State::Established | State::Closing, Side::Client | Side::Backend) => (word, None),
+        (State::Established, Side::Client | Side::Backend) if word.0 & FINS == FINS => {
+            let step = talk(word, side, data);
+            Change { word: step.word.with_state(State::Closing), event: Some(Event::Closed), ..step }
+        }
+        (State::Established, Side::Client | Side::Backend) => talk(word, side, data),
+        (State::Embryonic | State::Answered | State::Closing, Side::Client | Side::Backend) => Change::to(word, None),
+    }
+}
+
+/// A RST. Before the client has heard of the backend it takes none that acknowledges nothing (RFC 9293, 3.10.7.3), so that none such ends the attempt.
+#[inline(always)]
+const fn reset(word: SlotWord, state: State, side: Side, flags: u8) -> Change {
+    let event = match (state, side) {
+        (State::Embryonic, Side::Backend) if flags & flag::ACK == 0 => return Change::to(word, None),
+        (State::Embryonic | State::Answered, Side::Backend) => Some(Event::Refused),
+        (State::Embryonic | State::Answered, Side::Client) => Some(Event::Abandoned),
+        (State::Established, Side::Client | Side::Backend) => Some(Event::Reset(side)),
+        (State::Closing, Side::Client | Side::Backend) => None,
+    };
+    Change::to(word.with_state(State::Closing), event)
+}
+
+/// Data of an established connection, as far as the first of either side matters.
+#[inline(always)]
+const fn talk(word: SlotWord, side: Side, data: u32) -> Change {
+    let (asks, asked) = (word.0 & ASKS != 0, word.0 & ASKED != 0);
+    let settled = SlotWord(word.0 & !(ASKS | ASKED));
+    match side {
+        Side::Client if asks && data != 0 => Change { word: SlotWord(settled.0 | ASKED), event: None, timing: Timing::Asked },
+        // The backend speaks first: nothing was asked.
+        Side::Backend if asks && data != 0 => Change::to(settled, None),
+        Side::Backend if asked && data != 0 => Change { word: settled, event: None, timing: Timing::Replied },
+        Side::Client | Side::Backend => Change::to(word, None),
     }
 }
 
@@ -185,7 +334,11 @@ pub const fn segment(word: SlotWord, side: Side, flags: u8) -> (SlotWord, Option
 pub const fn one_way(state: crate::affinity::State, flags: u8) -> (crate::affinity::State, Option<Event>) {
     use crate::affinity::State as Seen;
     match state {
-        Seen::Embryonic if flags & flag::RST != 0 => (Seen::Closing, None),
+        Seen::Embryonic if flags & flag::RST != 0 => (Seen::Closing, Some(Event::Abandoned)),
+        Seen::Embryonic if opens(flags) => (Seen::Embryonic, Some(Event::Retransmitted)),
+        Seen::Embryonic if flags & (flag::SYN | flag::ACK | flag::FIN) == flag::ACK | flag::FIN => {
+            (Seen::Closing, Some(Event::CompletedAndClosed))
+        }
         Seen::Embryonic if flags & (flag::SYN | flag::ACK) == flag::ACK => (Seen::Established, Some(Event::Completed)),
         Seen::Established if flags & flag::RST != 0 => (Seen::Closing, Some(Event::Reset(Side::Client))),
         Seen::Established if flags & flag::FIN != 0 => (Seen::Closing, Some(Event::Closed)),
@@ -206,7 +359,7 @@ mod tests {
 
     #[test]
     fn sequences_of_segments_count_what_they_mean() {
-        use Event::{Closed, Completed, Refused, Reset};
+        use Event::{Abandoned, Closed, Completed, Refused, Reset, Retransmitted};
         // (why, segments after the SYN, events, state at the end)
         type Row = (&'static str, &'static [(Side, u8)], &'static [Event], State);
         let rows: &[Row] = &[
@@ -224,8 +377,13 @@ mod tests {
             ),
             ("refused at once", &[(B, RST | ACK)], &[Refused], State::Closing),
             ("refused after SYN+ACK (backlog overflow aborts)", &[(B, SYN | ACK), (B, RST)], &[Refused], State::Closing),
-            ("the client gives up by RST: nobody's failure", &[(C, RST)], &[], State::Closing),
-            ("SYN sent again", &[(C, SYN), (C, SYN), (B, SYN | ACK), (B, SYN | ACK), (C, ACK)], &[Completed], State::Established),
+            ("the client gives up by RST: nobody's failure", &[(C, RST)], &[Abandoned], State::Closing),
+            (
+                "SYN sent again",
+                &[(C, SYN), (C, SYN), (B, SYN | ACK), (B, SYN | ACK), (C, ACK)],
+                &[Retransmitted, Retransmitted, Completed],
+                State::Established,
+            ),
             ("reset by the backend", &[(B, SYN | ACK), (C, ACK), (B, RST)], &[Completed, Reset(B)], State::Closing),
             ("reset by the client", &[(B, SYN | ACK), (C, ACK), (C, RST | ACK)], &[Completed, Reset(C)], State::Closing),
             ("a second RST counts once", &[(B, SYN | ACK), (C, ACK), (B, RST), (B, RST)], &[Completed, Reset(B)], State::Closing),
@@ -244,12 +402,12 @@ mod tests {
             ),
         ];
         for (why, segments, expected, end) in rows {
-            let mut word = SlotWord::new(false, Stamp::default());
+            let mut word = SlotWord::new(false, Stamp::default(), Ticks(7));
             let mut events = Vec::new();
             for (side, flags) in *segments {
-                let (next, event) = segment(word, *side, *flags);
-                word = next;
-                events.extend(event);
+                let step = segment(word, *side, *flags, 0);
+                word = step.word;
+                events.extend(step.event);
             }
             assert_eq!((&events[..], word.state()), (*expected, Some(*end)), "{why}");
         }
@@ -261,13 +419,13 @@ mod tests {
             for side in [C, B] {
                 for flags in 0..=u8::MAX {
                     let word = SlotWord(state | 0x1234 << 8 | UDP);
-                    let (next, _) = segment(word, side, flags);
+                    let next = segment(word, side, flags, 9).word;
                     assert!(next.state().is_some());
                     assert_eq!((next.stamp(), next.is_udp()), (word.stamp(), true));
                 }
             }
         }
-        assert_eq!(segment(SlotWord(0), C, SYN), (SlotWord(0), None));
+        assert_eq!(segment(SlotWord(0), C, SYN, 0), Change::to(SlotWord(0), None));
     }
 
     #[test]

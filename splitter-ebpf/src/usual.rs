@@ -120,6 +120,7 @@ const fn whole(protocol: u8) -> Packet {
         source_port: 0,
         destination_port: 0,
         tags: 0,
+        data: 0,
         family: Family::V4,
         protocol,
         flags: 0,
@@ -131,11 +132,11 @@ const fn whole(protocol: u8) -> Packet {
 /// `offset` and `flags` are the octets of these names, `ports` both ports as loaded.
 #[inline(always)]
 const fn tcp(packet: Packet, offset: u8, network: usize, flags: u8, ports: u32) -> Option<Packet> {
-    let header = (offset >> 4) as usize * 4;
-    if header < TCP || header > packet.length as usize - network {
+    let (header, room) = ((offset >> 4) as usize * 4, packet.length as usize - network);
+    if header < TCP || header > room {
         return None;
     }
-    Some(Packet { flags, ..with_ports(packet, ports) })
+    Some(Packet { flags, data: (room - header) as u32, ..with_ports(packet, ports) })
 }
 
 /// `length` is the field of this name.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod controller;
@@ -10,7 +11,10 @@ pub mod desired;
 pub mod doctor;
 #[cfg(test)]
 mod golden;
+pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod neighbor;
+pub mod notify;
+pub mod simulate;
 pub mod store;

@@ -15,7 +15,7 @@ use splitter_user::{
     dataplane::{ApplyError, kernel},
     doctor,
     neighbor::{self, Watcher},
-    store::{FileStore, Store, StoreError},
+    store::{FileHistory, FileStore, History, Store, StoreError},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -84,12 +84,19 @@ async fn run(config: Config, options: &AgentOptions) -> Result<(), AgentError> {
         config,
         source: Arc::new(move || load(&again)),
         store: Box::new(|config| Ok(Box::new(FileStore::open(&config.agent.state_directory)?) as Box<dyn Store>)),
+        history: Box::new(|config| remember(&config.agent.state_directory)),
         open: Box::new(open),
         ways: Box::new(|| Ok(Kernel::from(Watcher::start(neighbor::Settings::default())?))),
         detach: options.detach,
         ready: Box::new(signals::ready),
     };
     agent::run(parts, signals).await
+}
+
+/// Opens the history; what is wrong with it is worth a warning.
+fn remember(directory: &Path) -> (Arc<dyn History>, Vec<String>) {
+    let (history, opening) = FileHistory::open(directory, agent::clock::now().at);
+    (Arc::new(history), opening.warnings())
 }
 
 /// To standard error; the journal has a clock of its own. `SPLITTER_LOG` filters as `RUST_LOG` does elsewhere.

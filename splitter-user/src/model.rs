@@ -3,9 +3,14 @@
 //! Nothing here knows a file format, a clock or the kernel. Every type is made only through a constructor that
 //! refuses what it cannot mean, so a value in hand is a valid one.
 
+mod limits;
+mod rollout;
+
 use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
+pub use limits::{Breach, Breaker, Factor, OnLeaseExpiry};
+pub use rollout::{Check, Compare, Gate, Notify, NotifyTo, OnBreach, OnDeadline, OnNoData, Plan, Probe, Step};
 use serde::{Deserialize, Serialize};
 
 /// What clients connect to, by the name that the user gave it: letters, digits, `-`, `_` and `.`, at most 63 of them.
@@ -180,6 +185,33 @@ impl Weight {
     }
 }
 
+/// What is wrong with a number that is to be one of hundredths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    /// It isn't a number.
+    Syntax,
+    /// It has more than two decimals.
+    Precision,
+    /// It's too large.
+    Range,
+}
+
+/// Reads `5`, `0.25`, `1.5` as hundredths.
+fn hundredths(number: &str) -> Result<u16, Flaw> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |s: &str| s.chars().all(|c| c.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || number.ends_with('.') {
+        return Err(Flaw::Syntax);
+    }
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > 2 {
+        return Err(Flaw::Precision);
+    }
+    let whole: u16 = whole.parse().map_err(|_| Flaw::Range)?;
+    let fraction: u16 = format!("{fraction:0<2}").parse().map_err(|_| Flaw::Syntax)?;
+    whole.checked_mul(100).and_then(|whole| whole.checked_add(fraction)).ok_or(Flaw::Range)
+}
+
 impl FromStr for Weight {
     type Err = ModelError;
 
@@ -192,19 +224,12 @@ impl FromStr for Weight {
         if let Some(positive) = number.strip_prefix('-') {
             return Err(if positive.parse::<f64>().is_ok() { range() } else { syntax() });
         }
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let digits = |s: &str| s.chars().all(|c| c.is_ascii_digit());
-        if whole.is_empty() || !digits(whole) || !digits(fraction) || number.ends_with('.') {
-            return Err(syntax());
-        }
-        let fraction = fraction.trim_end_matches('0');
-        if fraction.len() > 2 {
-            return Err(ModelError::WeightPrecision { text: text.to_owned() });
-        }
-        let whole: u32 = whole.parse().map_err(|_| range())?;
-        let hundredths: u32 = format!("{fraction:0<2}").parse().map_err(|_| syntax())?;
-        let basis_points = whole.checked_mul(100).and_then(|w| w.checked_add(hundredths)).ok_or_else(range)?;
-        u16::try_from(basis_points).ok().filter(|bp| *bp <= Self::ALL.0).map(Self).ok_or_else(range)
+        let basis_points = hundredths(number).map_err(|flaw| match flaw {
+            Flaw::Syntax => syntax(),
+            Flaw::Range => range(),
+            Flaw::Precision => ModelError::WeightPrecision { text: text.to_owned() },
+        })?;
+        Self::from_basis_points(basis_points).map_err(|_| range())
     }
 }
 
@@ -353,6 +378,8 @@ pub struct Timeouts {
 impl Timeouts {
     /// The longest that the data plane's clock can tell.
     pub const MAX: Duration = Duration::from_secs(4 * 3600);
+    /// The longest that an attempt may take: its clock is finer, and tells less far.
+    pub const MAX_CONNECT: Duration = Duration::from_secs(120);
 }
 
 impl Default for Timeouts {
@@ -364,23 +391,6 @@ impl Default for Timeouts {
             closing: Duration::from_secs(30),
         }
     }
-}
-
-/// Limits that flip the service when the canary crosses one (`[service.breach]`).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Breach {
-    /// Highest share of attempts refused with a RST (`nat`: seen; `dsr`: not visible).
-    pub refused: Option<Weight>,
-    /// Highest share of completed connections that were reset afterwards.
-    pub reset: Option<Weight>,
-    /// Highest share of attempts that were not answered in time.
-    pub timeout: Option<Weight>,
-    /// Fewer attempts in the window are no verdict.
-    pub min_attempts: u64,
-    /// How far back the ratio looks.
-    pub window: Duration,
-    /// What happens to established canary connections.
-    pub existing: Existing,
 }
 
 /// One service as it is asked for: configuration and commands together.
@@ -408,6 +418,12 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Limits that flip it.
     pub breach: Option<Breach>,
+    /// Limits at which the data plane flips it.
+    pub breaker: Option<Breaker>,
+    /// How a rollout of it goes.
+    pub rollout: Option<Plan>,
+    /// What it does while no agent lives.
+    pub on_lease_expiry: OnLeaseExpiry,
     /// The secret that keys its hash; `None`: the agent makes one and keeps it.
     pub seed: Option<Seed>,
 }
@@ -492,6 +508,24 @@ pub enum ModelError {
     BackendWeight {
         /// As given.
         weight: u32,
+    },
+    /// A factor that isn't one.
+    #[error("`{text}` is not a factor: write how many times as much, such as `2x` or `1.5x`")]
+    FactorSyntax {
+        /// As written.
+        text: String,
+    },
+    /// A factor outside 1x to 100x.
+    #[error("factor `{text}` is out of range: use 1x to 100x")]
+    FactorRange {
+        /// As written.
+        text: String,
+    },
+    /// A factor finer than 0.01x.
+    #[error("factor `{text}` is finer than 0.01x: use at most two decimals")]
+    FactorPrecision {
+        /// As written.
+        text: String,
     },
     /// A hash seed.
     #[error("a seed is 32 hexadecimal digits; make one with `openssl rand -hex 16`")]

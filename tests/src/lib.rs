@@ -2,7 +2,9 @@
 
 pub mod bench;
 pub mod demo;
+pub mod faults;
 pub mod guest;
+pub mod judge;
 pub mod lab;
 pub mod node;
 pub mod oracle;

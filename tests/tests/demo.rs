@@ -35,6 +35,31 @@ fn the_demo_holds_in_dsr_mode_over_ipv6_as_well() {
 }
 
 #[test]
+fn the_demo_of_a_fault_tells_what_it_did_without_an_agent() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let json = directory.path().join("demo.json");
+    let arguments = ["--fault", "refuse", "--agent", "killed", "--json", json.to_str().expect("a path")];
+    let (mut demo, screen) = start(directory.path(), &arguments);
+    let pid = demo.id();
+    let status = finish(&mut demo, &screen);
+    let shown = read(&screen);
+    assert_eq!(status, Some(0), "{shown}");
+    for told in ["agent killed", "by refused", "reached the canary after the trip: 0", "saw a failure: ", "Everything held."] {
+        assert!(shown.contains(told), "{told:?} in {shown}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    assert_eq!(left_by(pid), Vec::<String>::new());
+    let figures: Value = serde_json::from_str(&read(&json)).expect("JSON");
+    let fault = &figures["faults"][0];
+    assert_eq!((&fault["kind"], &fault["agent"], number(&fault["runs"])), (&"refuse".into(), &"killed".into(), 1));
+    assert_eq!(number(&fault["canary_connections_after_trip"]), 0);
+    assert!(fault["flip_ms"]["p99"].as_f64().expect("a time") > 0.0, "{fault}");
+    // Of the canary's first 20 attempts nearly all.
+    let under_way = number(&fault["failed_under_way"]["max"]);
+    assert!((10..=20 + under_way).contains(&number(&fault["failed_connections"]["max"])), "{fault}");
+}
+
+#[test]
 fn an_interrupted_demo_leaves_nothing_behind() {
     // In the middle of the ramp, and where it stands to be played with.
     for (arguments, moment, signal) in [

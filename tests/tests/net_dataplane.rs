@@ -19,7 +19,7 @@ use splitter_user::{
         ApplyError, Dataplane, ServiceKey, WantedBackend, WantedService,
         kernel::{self, KernelDataplane, OpenError, Options},
     },
-    model::{Affinity, BackendWeight, Cohort, Existing, Mode, Protocol, Seed, Timeouts, Weight},
+    model::{Affinity, BackendWeight, Cohort, Existing, Mode, OnLeaseExpiry, Protocol, Seed, Timeouts, Weight},
     neighbor::Way,
 };
 
@@ -276,6 +276,8 @@ impl Setting {
             timeouts: Timeouts::default(),
             weight,
             flip: None,
+            breaker: None,
+            on_lease_expiry: OnLeaseExpiry::default(),
             backends: self.lab.backends().iter().map(backend).collect(),
             always_canary: BTreeSet::new(),
             never_canary: BTreeSet::new(),

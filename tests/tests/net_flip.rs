@@ -87,6 +87,12 @@ fn a_flip_that_resets_resets_the_canarys_connections_and_no_others() {
         let before = running.report();
         assert!(before.by_server.contains_key(&site.server("canary1").identity), "{before:?}");
         site.node.run(&["flip", "udp4", "--existing", "reset"]).expect("flipped");
+        let on_canary = || running.report().by_server.contains_key(&site.server("canary1").identity);
+        let deadline = Instant::now() + LIMIT;
+        while on_canary() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        // Long enough for one that would come back.
         thread::sleep(Duration::from_millis(300));
         let report = udp_echo::Report::of(&running.stop().expect("it stops"));
         assert_eq!((report.reached, report.wrong), (30, 0), "{mode}: {report:?}");

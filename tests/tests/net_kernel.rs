@@ -12,10 +12,10 @@ use splitter_tests::{
 };
 use splitter_user::model::Mode;
 
-/// Connections of either family: enough for each of three backends to have some (a chance of 2 to the -29 that the canary has none).
-const CONNECTIONS: u64 = 30;
-/// So seldom that an emulated processor has time for the agent besides.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// Connections of either family: enough for both versions to have some (a chance of 2 to the -23 that one has none), and not too many, see below.
+const CONNECTIONS: u64 = 24;
+/// So seldom that an emulated processor, which takes 2 ms for each word and its echo, has time for the agent besides.
+const INTERVAL: Duration = Duration::from_millis(400);
 /// Long enough for every connection to be heard of.
 const WHILE: Duration = Duration::from_millis(600);
 const LIMIT: Duration = Duration::from_secs(20);
@@ -93,7 +93,7 @@ fn load(site: &Site, family: Family) -> tcp_echo::Running {
     tcp_echo::Load { interval: INTERVAL, ..load }.start(site.lab.client()).expect("a load")
 }
 
-/// Whether both versions have some of the connections. (That one of two stable backends has none of thirty happens once in some thousand runs.)
+/// Whether both versions have some of the connections. (That one of two stable backends has none of them happens once in some hundred runs.)
 fn is_split(site: &Site, report: &tcp_echo::Report) -> bool {
     report.by_server.len() >= 2 && report.by_server.contains_key(&site.server("canary1").identity)
 }

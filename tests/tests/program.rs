@@ -97,6 +97,8 @@ fn a_flip_that_resets_ends_what_the_canary_has() -> Result<()> {
             let client = play.client(family, 7);
             let packets = [NAT, DSR, NAT_UDP, DSR_UDP].map(|service| play.packet(family + service, client, SYN).build());
             let opened = packets.iter().map(|frame| play.forward(frame, FRONT)).collect::<Result<Vec<_>>>()?;
+            play.forward(&answer(&opened[0].frame, SYN | ACK)?.build(), BACK)?;
+            play.forward(&play.packet(family + DSR, client, ACK).build(), FRONT)?;
             play.change(|world| flip(world, Some(Existing::Keep)))?;
             for (frame, before) in packets.iter().zip(&opened) {
                 ensure!(play.forward(frame, FRONT)?.frame == before.frame, "kept");

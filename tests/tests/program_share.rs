@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::IndexedRandom};
 use splitter_ebpf::{
     abi::{Control, Table},
     address::Address,
-    cohort::Cohort as Chosen,
+    cohort::{Cohort as Chosen, Hold},
     decision::{self, Lookup, Subject},
     maglev,
 };
@@ -43,6 +43,7 @@ fn a_weight_is_the_share_of_a_million_connections_in_both_families() {
                 seed: rng.random(),
                 flags: 0,
                 control: Control::default().with_threshold(Control::threshold_of(basis_points)),
+                hold: Hold::None,
                 tables: [Table { first_line: 0, size: 4_093 }; 2],
             };
             // As clients come: few networks, many hosts, neighbouring ports.
@@ -216,6 +217,16 @@ fn what_is_explained_is_what_the_program_does() -> Result<()> {
             }
             let told = explained.known.or(explained.backend);
             ensure!(told.is_some() && told == backend.map(|backend| backend.address), "{key} {client}: {explained:?}, {seen:?}");
+            // Some attempts are answered: those a flip resets, the others it spares.
+            if asked.protocol == Protocol::Tcp && rng.random_ratio(1, 2) {
+                match asked.mode {
+                    Mode::Nat => play.rig().run(&answer(&seen.frame, SYN | ACK)?.build(), BACK)?,
+                    Mode::Dsr => {
+                        let ack = play.packet(service, client, ACK).build();
+                        play.rig().run(&ack, FRONT)?
+                    }
+                };
+            }
         }
         ensure!(known > 10_000 && reset > 0 && canary > 10_000, "{known} known, {reset} reset, {canary} to the canary");
         Ok(())

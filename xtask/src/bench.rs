@@ -34,5 +34,8 @@ pub fn bench(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     }
     build::build(workspace, Profile::Release)?;
     build::bench(workspace)?;
+    if options.arguments.iter().any(|argument| argument == "--steps") {
+        build::steps(workspace)?;
+    }
     binary::run_in_our_place(workspace, "bench", &options.arguments)
 }

@@ -45,6 +45,13 @@ pub fn bench(workspace: &Workspace) -> Result<()> {
     program::build_bench(workspace, &library)
 }
 
+/// The XDP program once for each step of its path, for `cargo xtask bench --steps`.
+pub fn steps(workspace: &Workspace) -> Result<()> {
+    let library = provision(workspace)?;
+    linker::ensure(workspace)?;
+    program::build_steps(workspace, &library)
+}
+
 /// What compiling the XDP program needs (linking it needs bpf-linker as well): the pinned toolchain and `core`'s source.
 pub fn provision(workspace: &Workspace) -> Result<Library> {
     workspace::check_toolchain()?;

@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | `build` | the steps of `cargo xtask build`, in order |
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
-//! | `demo`, `bench` | `cargo xtask demo`, `cargo xtask bench` |
-//! | `binary` | what those two share: a binary of the tests, built and run in our place |
+//! | `demo`, `bench`, `flip_latency`, `judge` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge` |
+//! | `binary` | what those share: a binary of the tests, built and run in our place |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
@@ -17,6 +17,8 @@ mod bench;
 mod binary;
 mod build;
 mod demo;
+mod flip_latency;
+mod judge;
 mod library;
 mod linker;
 mod packages;
@@ -70,6 +72,16 @@ enum Task {
     /// Everything after `bench` goes to the bench itself: `cargo xtask bench --only cost --json
     /// result.json`; `cargo xtask bench -- --help` lists what it understands.
     Bench(bench::Options),
+    /// Break canaries many times, and measure how soon they are back on stable without an agent (as root).
+    ///
+    /// Everything after `flip-latency` goes to the measurement itself: `cargo xtask flip-latency
+    /// --runs 100 --json result.json`; `cargo xtask flip-latency -- --help` lists what it understands.
+    FlipLatency(flip_latency::Options),
+    /// Judge the comparison with stable by simulated rollouts: false alarms and delay, beside what others do.
+    ///
+    /// Everything after `judge` goes to the judge itself: `cargo xtask judge --json result.json`;
+    /// `cargo xtask judge -- --help` lists what it understands.
+    Judge(judge::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -97,6 +109,8 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo(options) => demo::demo(&workspace, &options),
         Task::Vm(options) => vm::vm(&workspace, &options),
         Task::Bench(options) => bench::bench(&workspace, &options),
+        Task::FlipLatency(options) => flip_latency::flip_latency(&workspace, &options),
+        Task::Judge(options) => judge::judge(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 pub type Tool = (&'static str, &'static str);
 
 /// What the tests call.
-pub const TESTS: [Tool; 7] = [
+pub const TESTS: [Tool; 8] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -29,10 +29,10 @@ pub const TESTS: [Tool; 7] = [
     ("promtool", "prometheus"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
+    ("nft", "nftables"),
 ];
 /// What the bench calls besides: Splitter's peers. A path is a file that is no command.
-const PEERS: &[Tool] =
-    &[("nft", "nftables"), ("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];
+const PEERS: &[Tool] = &[("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];
 const STEP: &str = "packages";
 /// Debian asks this program whether a freshly installed service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";

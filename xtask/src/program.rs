@@ -1,4 +1,5 @@
-//! The XDP program's object, `target/bpf/splitter.o`, and the one that the bench puts in front of it, `target/bpf-bench/bench.o`.
+//! The XDP program's object, `target/bpf/splitter.o`; the one that the bench puts in front of it, `target/bpf-bench/bench.o`; and for `bench --steps` builds of the
+//! program that end after a step or leave something out, `target/bpf-steps/STEP.o`.
 
 use std::{
     fs,
@@ -9,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use splitter_ebpf::bench::Step;
 
 use crate::{
     library::Library,
@@ -20,6 +22,9 @@ use crate::{
 const TARGET: &str = "bpfel-unknown-none";
 const STEP: &str = "XDP program";
 const BENCH_STEP: &str = "bench entry";
+const STEPS_STEP: &str = "steps";
+/// What makes a build one of those for a step: its name. Nobody's environment may do so to what ships.
+const STEP_VARIABLE: &str = "SPLITTER_STEP";
 /// Clippy's counterpart, as a group of `cargo xtask test`.
 pub const CLIPPY_STEP: &str = "clippy-bpf";
 
@@ -28,18 +33,18 @@ const WANTED_FEATURES: [&str; 2] = ["`alu32`", "`allows-misaligned-mem-access`"]
 
 /// Builds the object and puts it in place if it changed.
 pub fn build(workspace: &Workspace, library: &Library) -> Result<()> {
-    build_binary(workspace, library, STEP, "splitter", &workspace.program())
+    build_binary(workspace, library, STEP, "splitter-xdp", &workspace.program())
 }
 
 /// Builds the object that the bench and its test run in front of the program.
 pub fn build_bench(workspace: &Workspace, library: &Library) -> Result<()> {
-    build_binary(workspace, library, BENCH_STEP, "bench", &workspace.bench_program())
+    build_binary(workspace, library, BENCH_STEP, "bench-entry", &workspace.bench_program())
 }
 
 fn build_binary(workspace: &Workspace, library: &Library, step: &str, binary: &str, place: &Path) -> Result<()> {
     report::step(step, &format!("compiling splitter-ebpf for {TARGET}"), || {
         let mut command = cargo(workspace, library, "build")?;
-        command.args(["--bin", binary]);
+        command.args(["--bin", binary, "--target-dir"]).arg(workspace.program_target());
         let built = compile(workspace, &mut command, step, &format!("xdp-{binary}.log"))?;
         let built = built.with_context(|| format!("cargo built {binary} and does not say where it is"))?;
         let changed = replace_if_changed(&built, place, &workspace.own(&format!("{binary}.o.new")))?;
@@ -49,9 +54,26 @@ fn build_binary(workspace: &Workspace, library: &Library, step: &str, binary: &s
     })
 }
 
+/// Builds the program once for each of its path's steps.
+pub fn build_steps(workspace: &Workspace, library: &Library) -> Result<()> {
+    report::step(STEPS_STEP, &format!("compiling splitter-ebpf {} times", Step::ALL.len()), || {
+        for step in Step::ALL {
+            let place = workspace.step_program(step.name());
+            let mut command = cargo(workspace, library, "build")?;
+            // A place of their own, so that the program that ships needn't be built again because of them.
+            command.args(["--bin", "splitter-xdp", "--target-dir"]).arg(workspace.steps_target()).env(STEP_VARIABLE, step.name());
+            let built = compile(workspace, &mut command, STEPS_STEP, "xdp-steps.log")?;
+            let built = built.with_context(|| format!("cargo built {} and does not say where it is", step.name()))?;
+            replace_if_changed(&built, &place, &workspace.own("step.o.new"))?;
+        }
+        Ok(((), format!("built {}", workspace.shown(&workspace.step_program("…")))))
+    })
+}
+
 /// Clippy on the code that only the kernel's target compiles.
 pub fn clippy(workspace: &Workspace, library: &Library) -> Result<()> {
     let mut command = cargo(workspace, library, "clippy")?;
+    command.arg("--target-dir").arg(workspace.program_target());
     command.args(["--lib", "--bins", "--", "-D", "warnings"]);
     compile(workspace, &mut command, CLIPPY_STEP, "clippy-bpf.log").map(|_| ())
 }
@@ -61,14 +83,13 @@ fn cargo(workspace: &Workspace, library: &Library, subcommand: &str) -> Result<C
     let format = if io::stderr().is_terminal() { "json-diagnostic-rendered-ansi" } else { "json" };
     command
         .args(["--package", "splitter-ebpf", "--profile", "bpf"])
-        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
-        .arg(workspace.program_target())
+        .args(["-Z", "build-std=core", "--target", TARGET])
         .args(["--message-format", format])
         // Unstable flags on the stable compiler; nothing but this target's build gets to see it.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", linker::path(workspace)?);
-    // Either would replace the flags of .cargo/config.toml, without which the object has no BTF.
-    for overriding in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+    // The first two would replace the flags of .cargo/config.toml, without which the object has no BTF.
+    for overriding in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", STEP_VARIABLE] {
         command.env_remove(overriding);
     }
     library.point_cargo_at_it(&mut command);

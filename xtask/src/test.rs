@@ -49,16 +49,11 @@ enum Group {
     Cli,
     /// examples in the documentation
     Doc,
-    /// other kernels, in virtual machines: what `cargo xtask vm --core` runs; only when asked for
+    /// other kernels, in virtual machines: what `cargo xtask vm --core` runs
     Vm,
 }
 
 impl Group {
-    /// All but the virtual machines: on two processors they take longer than everything else together.
-    fn of_every_run() -> Vec<Self> {
-        Self::value_variants().iter().copied().filter(|group| *group != Self::Vm).collect()
-    }
-
     /// Whether it makes namespaces or loads programs.
     fn needs_root(self) -> bool {
         match self {
@@ -111,7 +106,7 @@ enum Work {
 /// Runs the groups; the last line printed is `N passed, N failed`.
 pub fn test(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let groups: Vec<Group> = match options.only.as_slice() {
-        [] => Group::of_every_run(),
+        [] => Group::value_variants().to_vec(),
         only => only.to_vec(),
     };
     if groups.iter().any(|group| group.needs_root()) && !geteuid().is_root() {
@@ -235,10 +230,14 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
             }
         }
         Work::Vm => match vm::run_all(workspace, &vm::Options::core(offline)) {
-            Ok(sum) => {
+            Ok(vm::Done { sum, untested }) => {
                 tally += Tally { passed: sum.passed, failed: sum.failed, ignored: 0 };
-                // Offline there may be nothing to run, which the machines' own lines say.
-                judge(tally, sum.failed == 0, offline)
+                let verdict = judge(tally, sum.failed == 0, !untested.is_empty());
+                if verdict == Verdict::Passed && !untested.is_empty() {
+                    Verdict::Partly(format!("offline, without Linux {}", untested.join(", ")))
+                } else {
+                    verdict
+                }
             }
             Err(error) => verdict(Err(error)),
         },
@@ -278,6 +277,7 @@ fn outcome(row: &Row) -> String {
     match &row.verdict {
         Verdict::Passed if row.tally.executed() > 0 => format!("{} passed", row.tally.passed),
         Verdict::Passed => "ok".to_owned(),
+        Verdict::Partly(without) => format!("{} passed; {without}", row.tally.passed),
         Verdict::Absent => "none in the workspace".to_owned(),
         Verdict::Failed(reason) => format!("FAILED: {reason}"),
     }
@@ -313,9 +313,9 @@ mod tests {
     #[test]
     fn a_whole_run_holds_every_group_and_every_test_target() {
         let targets = ["cli", "nat", "program_decode", "share"].map(str::to_owned);
-        let plan = plan(&Group::of_every_run(), &targets, false);
+        let plan = plan(Group::value_variants(), &targets, false);
         let names: Vec<_> = plan.iter().map(|check| check.name).collect();
-        assert_eq!(names, ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc"]);
+        assert_eq!(names, ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc", "vm"]);
         for target in targets {
             let argument = format!("--test={target}");
             let holders = plan.iter().filter(|check| match &check.work {
@@ -359,12 +359,14 @@ mod tests {
             row("clippy-bpf", Verdict::Passed, 0, 12),
             row("unit", Verdict::Passed, 120, 83),
             row("cli", Verdict::Absent, 0, 0),
+            row("vm", Verdict::Partly("offline, without Linux 5.10, 6.1".to_owned()), 60, 90),
         ];
         let expected = "\
 fmt                1.0 s  FAILED: see above
 clippy-bpf        12.0 s  ok
 unit          1 min 23 s  120 passed
 cli                0.0 s  none in the workspace
+vm            1 min 30 s  60 passed; offline, without Linux 5.10, 6.1
 ";
         assert_eq!(summary(&rows), expected);
     }

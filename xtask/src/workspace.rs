@@ -68,10 +68,20 @@ impl Workspace {
         self.target.join("bpf-bench").join("bench.o")
     }
 
+    /// The builds of the XDP program that `cargo xtask bench --steps` measures.
+    pub fn step_program(&self, step: &str) -> PathBuf {
+        self.target.join("bpf-steps").join(format!("{step}.o"))
+    }
+
     /// Cargo's target directory for the XDP program. Not the object's own directory, which holds nothing else, for
     /// the build script of `splitter-user` watches that one.
     pub fn program_target(&self) -> PathBuf {
         self.target.join("bpf-build")
+    }
+
+    /// Cargo's target directory for those.
+    pub fn steps_target(&self) -> PathBuf {
+        self.target.join("bpf-steps-build")
     }
 
     /// A file of the commands' own: logs and stamps.

@@ -19,7 +19,7 @@ pub struct BackendCounters {
     pub opened: u64,
     /// Handshakes completed; in UDP exchanges answered (`nat`).
     pub completed: u64,
-    /// Attempts answered by a RST before completion, UDP exchanges by port unreachable (`nat`).
+    /// Attempts answered by a RST, or by ICMP destination unreachable, before completion; UDP exchanges by the latter (`nat`).
     pub refused: u64,
     /// Attempts without completion in time.
     pub timed_out: u64,
@@ -29,8 +29,16 @@ pub struct BackendCounters {
     pub reset_by_client: u64,
     /// Connections that ended by FIN (`nat`: from both sides; `dsr`: from the client).
     pub closed: u64,
+    /// SYNs sent again while an attempt was not answered.
+    pub retransmitted: u64,
+    /// Of those refused, attempts answered by ICMP destination unreachable (`nat`).
+    pub unreachable: u64,
+    /// Connections that became established, in time or late.
+    pub established: u64,
+    /// Established connections that came to any end: by FIN, by RST, by silence, by a flip. Less than `established` by those that live.
+    pub ended: u64,
     /// Zero.
-    pub _pad: [u64; 5],
+    pub _pad: u64,
 }
 
 /// Per service; element `cpu · services + service`.
@@ -62,6 +70,6 @@ impl Default for ReasonCounters {
 }
 
 assert_layout!(BackendCounters, size 128, packets_to @ 0, bytes_to @ 8, packets_from @ 16, bytes_from @ 24, opened @ 32,
-    completed @ 40, refused @ 48, timed_out @ 56, reset_by_backend @ 64, reset_by_client @ 72, closed @ 80);
+    completed @ 40, refused @ 48, timed_out @ 56, reset_by_backend @ 64, reset_by_client @ 72, closed @ 80, retransmitted @ 88, unreachable @ 96, established @ 104, ended @ 112);
 assert_layout!(ServiceCounters, size 128, canary_fallback @ 0, untracked @ 8, refused @ 16, _pad @ 80);
 assert_layout!(ReasonCounters, size 256, packets @ 0);

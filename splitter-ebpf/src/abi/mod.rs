@@ -12,6 +12,7 @@ mod destination;
 mod service;
 mod settings;
 mod shared;
+mod signals;
 mod slot;
 
 pub use backend::{Backend, Macs, Way};
@@ -19,11 +20,14 @@ pub use counters::{BackendCounters, ReasonCounters, ServiceCounters};
 pub use destination::{Destination, KIND_FREE, KIND_NAT, KIND_SERVICE, destination_indexes};
 pub use service::{Control, Service, Table, flags};
 pub use settings::{Identity, Nat, NatCursor, NetworkKey, REFUSALS_PER_UNIT, RefusalBudget, Settings, TraceFilter, verdict};
-pub use shared::SharedWord;
+pub use shared::{SharedCount, SharedWord};
+pub use signals::{
+    Breaker, HANDSHAKE_BUCKETS, HISTOGRAM_BUCKETS, Histogram, NO_LIMIT, Trip, WINDOW_SLOTS, Window, WindowSlot, WindowTally, kind,
+};
 pub use slot::{Bucket, MaglevLine, Slot};
 
 /// The version of everything in this module. Checked when an agent adopts pinned maps.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Entries in one generation of the destination table.
 pub const DESTINATIONS: u32 = 16_384;

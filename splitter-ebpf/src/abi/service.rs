@@ -13,6 +13,10 @@ pub mod flags {
     pub const UDP: u32 = 1 << 2;
     /// IPv6; clear: IPv4.
     pub const IPV6: u32 = 1 << 3;
+    /// It has a breaker: what happens is counted by time.
+    pub const BREAKER: u32 = 1 << 4;
+    /// When the agent's lease runs out, its weight stays in force; clear: everything new goes to stable.
+    pub const LEASE_HOLD: u32 = 1 << 5;
 }
 
 /// The word that steers a service: read once per packet, written by the agent with one 64-bit store, so that no packet sees
@@ -155,16 +159,19 @@ pub struct Service {
     pub _pad0: u8,
     /// The address that clients connect to; IPv4 as `::ffff:a.b.c.d`.
     pub address: Address,
-    /// Timeouts in stamp units (see [`crate::stamp`]): embryonic.
+    /// Attempts have this time to complete, in units of [`crate::moment::Fine`].
     pub connect: u16,
-    /// Established TCP.
+    /// Timeouts in stamp units (see [`crate::stamp`]): established TCP.
     pub established: u16,
     /// UDP.
     pub udp: u16,
     /// After FIN or RST.
     pub closing: u16,
+    /// Non-zero: the breaker has tripped, and everything new goes to stable. Written by the program when it trips: the moment in nanoseconds; cleared by the
+    /// agent when somebody arms it again.
+    pub trip: SharedWord,
     /// Zero.
-    pub _pad1: [u64; 5],
+    pub _pad1: [u64; 4],
 }
 
 impl Service {
@@ -185,4 +192,4 @@ impl Service {
 
 assert_layout!(Table, size 8, first_line @ 0, size @ 4);
 assert_layout!(Service, size 128, control @ 0, seed @ 8, tables @ 24, flags @ 56, port @ 60, in_use @ 62,
-    address @ 64, connect @ 80, established @ 82, udp @ 84, closing @ 86, _pad1 @ 88);
+    address @ 64, connect @ 80, established @ 82, udp @ 84, closing @ 86, trip @ 88, _pad1 @ 96);

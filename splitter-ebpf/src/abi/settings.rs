@@ -40,7 +40,12 @@ pub struct Settings {
     /// Ports of the NAT range that each CPU hands out.
     pub nat_share: u32,
     /// Zero.
-    pub _pad: [u32; 5],
+    pub _pad0: u32,
+    /// The agent's sign of life: a moment of the monotonic clock in nanoseconds, after which the agent is held to be dead. Written by the agent, again and again;
+    /// `u64::MAX`: it has stopped in order, and nothing runs out.
+    pub lease: SharedWord,
+    /// Zero.
+    pub _pad: u64,
 }
 
 impl Settings {
@@ -127,7 +132,7 @@ pub mod verdict {
 
 assert_layout!(Identity, size 8, abi_version @ 0, adoptions @ 4);
 assert_layout!(Settings, size 64, destinations @ 0, nat_low @ 8, nat_count @ 10, cpus @ 12, affinity_mask @ 16, nat_mask @ 20,
-    services @ 24, backends @ 28, stamp_shift @ 32, nats @ 36, nat_share @ 40);
+    services @ 24, backends @ 28, stamp_shift @ 32, nats @ 36, nat_share @ 40, lease @ 48);
 assert_layout!(Nat, size 32, address @ 0, first_slot @ 16);
 assert_layout!(TraceFilter, size 32, address @ 0, mask @ 16);
 assert_layout!(RefusalBudget, size 8, stamp @ 0, sent @ 4);

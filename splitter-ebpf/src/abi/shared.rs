@@ -9,9 +9,9 @@
 pub struct SharedWord(Inner);
 
 #[cfg(target_arch = "bpf")]
-use bpf::Inner;
+use bpf::{Half, Inner};
 #[cfg(not(target_arch = "bpf"))]
-use host::Inner;
+use host::{Half, Inner};
 
 impl SharedWord {
     /// A word of this value.
@@ -41,9 +41,47 @@ impl SharedWord {
         self.0.replace(old, new)
     }
 
-    /// Adds to it.
-    #[cfg(not(target_arch = "bpf"))]
+    /// Writes it if it still is `old`; says whether it was. Without `EXACT` it is written in any case: kernels before 5.12 have no compare and swap.
+    #[inline(always)]
+    #[must_use]
+    pub fn exchange<const EXACT: bool>(&self, old: u64, new: u64) -> bool {
+        if EXACT {
+            self.0.replace(old, new)
+        } else {
+            self.0.store(new);
+            true
+        }
+    }
+
+    /// Adds to it, whoever else does.
+    #[inline(always)]
     pub fn add(&self, value: u64) {
+        self.0.add(value);
+    }
+}
+
+/// 32 bits that every CPU adds to.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct SharedCount(Half);
+
+impl SharedCount {
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self) -> u32 {
+        self.0.load()
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    pub fn store(&self, value: u32) {
+        self.0.store(value);
+    }
+
+    /// Adds to it, whoever else does.
+    #[inline(always)]
+    pub fn add(&self, value: u32) {
         self.0.add(value);
     }
 }
@@ -51,7 +89,7 @@ impl SharedWord {
 #[cfg(not(target_arch = "bpf"))]
 mod host {
     use core::sync::atomic::{
-        AtomicU64,
+        AtomicU32, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
     };
 
@@ -80,12 +118,30 @@ mod host {
             self.0.fetch_add(value, AcqRel);
         }
     }
+
+    #[repr(transparent)]
+    #[derive(Debug, Default)]
+    pub(super) struct Half(AtomicU32);
+
+    impl Half {
+        pub(super) fn load(&self) -> u32 {
+            self.0.load(Acquire)
+        }
+
+        pub(super) fn store(&self, value: u32) {
+            self.0.store(value, Release);
+        }
+
+        pub(super) fn add(&self, value: u32) {
+            self.0.fetch_add(value, AcqRel);
+        }
+    }
 }
 
 #[cfg(target_arch = "bpf")]
 #[allow(unsafe_code)]
 mod bpf {
-    use core::{cell::UnsafeCell, ptr};
+    use core::{arch::asm, cell::UnsafeCell, ptr};
 
     #[repr(transparent)]
     #[derive(Debug, Default)]
@@ -109,6 +165,60 @@ mod bpf {
         pub(super) fn store(&self, value: u64) {
             // SAFETY: as in `load`; an `UnsafeCell` may be written through a shared reference.
             unsafe { ptr::write_volatile(self.0.get(), value) };
+        }
+
+        #[inline(always)]
+        pub(super) fn replace(&self, old: u64, new: u64) -> bool {
+            let seen: u64;
+            // SAFETY: as in `store`; the instruction compares and writes one aligned 64-bit word.
+            unsafe {
+                asm!(
+                    "r0 = cmpxchg_64({place} + 0, r0, {new})",
+                    place = in(reg) self.0.get(),
+                    new = in(reg) new,
+                    inout("r0") old => seen,
+                    options(nostack)
+                );
+            }
+            seen == old
+        }
+
+        #[inline(always)]
+        pub(super) fn add(&self, value: u64) {
+            // SAFETY: as in `store`; the instruction adds to one aligned 64-bit word.
+            unsafe {
+                asm!("lock *(u64 *)({place} + 0) += {value}", place = in(reg) self.0.get(), value = in(reg) value, options(nostack));
+            }
+        }
+    }
+
+    #[repr(transparent)]
+    #[derive(Debug, Default)]
+    pub(super) struct Half(UnsafeCell<u32>);
+
+    // SAFETY: as of `Inner`, with 32 bits.
+    unsafe impl Sync for Half {}
+
+    impl Half {
+        #[inline(always)]
+        pub(super) fn load(&self) -> u32 {
+            // SAFETY: the pointer comes from a reference, so it's valid and aligned.
+            unsafe { ptr::read_volatile(self.0.get()) }
+        }
+
+        #[inline(always)]
+        pub(super) fn store(&self, value: u32) {
+            // SAFETY: as in `load`; an `UnsafeCell` may be written through a shared reference.
+            unsafe { ptr::write_volatile(self.0.get(), value) };
+        }
+
+        #[inline(always)]
+        pub(super) fn add(&self, value: u32) {
+            let value = u64::from(value);
+            // SAFETY: as in `store`; the instruction adds to one aligned 32-bit word.
+            unsafe {
+                asm!("lock *(u32 *)({place} + 0) += {value}", place = in(reg) self.0.get(), value = in(reg) value, options(nostack));
+            }
         }
     }
 }

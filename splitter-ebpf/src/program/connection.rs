@@ -2,10 +2,10 @@
 
 use splitter_ebpf::{
     abi::{BUCKET, Bucket, Service, Settings, SharedWord, Slot, flags},
-    affinity::{self, Limits, Word, Yield},
+    affinity::{self, Limits, Now, Word, Yield},
     frame::Frame,
     hash::Hash,
-    stamp::Stamp,
+    moment::Fine,
     tcp::{self, SlotWord},
 };
 
@@ -32,7 +32,7 @@ pub fn place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Settin
     if let Some(way) = affinity::free(maps::affinity(second)?, flow) {
         return Some(number(second, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
-    chosen(first, second, splitter_yielding(first, second))
+    chosen(first, second, if FRAGS { splitter_yielding_exact(first, second) } else { splitter_yielding(first, second) })
 }
 
 /// A place for the word of a new `nat` connection.
@@ -45,7 +45,7 @@ pub fn nat_place<const FRAGS: bool>(frame: &Kernel<FRAGS>, settings: &'static Se
     if let Some(way) = affinity::free(maps::nat_affinity(second)?, flow) {
         return Some(number(second, frame.forget(way as u32, BUCKET as u32 - 1)));
     }
-    chosen(first, second, splitter_nat_yielding(first, second))
+    chosen(first, second, if FRAGS { splitter_nat_yielding_exact(first, second) } else { splitter_nat_yielding(first, second) })
 }
 
 #[inline(always)]
@@ -80,6 +80,17 @@ pub fn nat_cell(place: u32) -> Option<&'static SharedWord> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn splitter_yielding(first: u32, second: u32) -> u32 {
+    yielding::<false>(first, second)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_yielding_exact(first: u32, second: u32) -> u32 {
+    yielding::<true>(first, second)
+}
+
+#[inline(always)]
+fn yielding<const EXACT: bool>(first: u32, second: u32) -> u32 {
     let Some(settings) = maps::settings() else { return 0 };
     let (mut best, mut chosen) = (Yield::NO, 0);
     // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
@@ -100,28 +111,51 @@ extern "C" fn splitter_yielding(first: u32, second: u32) -> u32 {
     let bucket = if chosen <= 8 { first } else { second };
     if chosen != 0
         && best.is_free()
-        && let Some(word) = maps::affinity(bucket).and_then(|bucket| word_at(bucket, chosen - 1))
-        && matches!(word.state(), Some(affinity::State::Embryonic))
+        && let Some(cell) = maps::affinity(bucket).and_then(|bucket| cell_at(bucket, chosen - 1))
     {
-        count_timeout(settings, word.value());
+        let word = cell.load();
+        // Whoever empties it counts it: the agent's sweep may do it at this moment.
+        if word != 0 && cell.exchange::<EXACT>(word, 0) {
+            forget_word(settings, Word(word));
+        }
     }
     chosen
 }
 
-/// An attempt of TCP that never completed; a UDP exchange in `dsr` can't be said to have failed.
+/// Counts what is forgotten with the word of a `dsr` connection: an attempt of TCP that never completed (a UDP exchange can't be said to have failed), or a
+/// connection that lived until now.
 #[inline(always)]
-fn count_timeout(settings: &'static Settings, backend: u32) {
-    if let Some(record) = maps::backend(backend)
-        && let Some(service) = maps::service(u32::from(record.service))
-        && !service.has(flags::UDP)
-    {
-        count::timed_out(settings, backend);
+pub fn forget_word(settings: &'static Settings, word: Word) {
+    let backend = word.value();
+    match word.state() {
+        Some(affinity::State::Embryonic) => {
+            if let Some(record) = maps::backend(backend)
+                && let Some(service) = maps::service(u32::from(record.service))
+                && !service.has(flags::UDP)
+            {
+                count::timed_out(settings, backend);
+            }
+        }
+        Some(affinity::State::Established) => count::ended(settings, backend),
+        Some(affinity::State::Closing) | None => {}
     }
 }
 
 #[inline(always)]
+fn cell_at(bucket: &Bucket, number: u32) -> Option<&SharedWord> {
+    bucket.words.get(number as usize & (BUCKET - 1))
+}
+
+#[inline(always)]
 fn word_at(bucket: &Bucket, number: u32) -> Option<Word> {
-    bucket.words.get(number as usize & (BUCKET - 1)).map(|cell| Word(cell.load()))
+    cell_at(bucket, number).map(|cell| Word(cell.load()))
+}
+
+/// The present, on both clocks. That of attempts is a helper call: it's asked for attempts alone.
+#[inline(always)]
+pub fn now(settings: &Settings, state: Option<affinity::State>) -> Now {
+    let fine = if matches!(state, Some(affinity::State::Embryonic)) { maps::moment().fine() } else { Fine::default() };
+    Now { stamp: maps::now(settings), fine }
 }
 
 /// How willingly an entry gives way, by the limits of the service that it belongs to, whoever asks. A global function for the loop's sake.
@@ -132,13 +166,24 @@ extern "C" fn splitter_word_rank(word: u64) -> u32 {
     let Some(settings) = maps::settings() else { return Yield::NO.rank() };
     let Some(backend) = maps::backend(word.value()) else { return Yield::FREE.rank() };
     let Some(service) = maps::service(u32::from(backend.service)) else { return Yield::FREE.rank() };
-    affinity::yields(word, limits(service), maps::now(settings)).rank()
+    affinity::yields(word, limits(service), now(settings, word.state())).rank()
 }
 
 /// The same for `nat`, where the slot knows. The slot of the entry that gives way is freed.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn splitter_nat_yielding(first: u32, second: u32) -> u32 {
+    nat_yielding::<false>(first, second)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_yielding_exact(first: u32, second: u32) -> u32 {
+    nat_yielding::<true>(first, second)
+}
+
+#[inline(always)]
+fn nat_yielding<const EXACT: bool>(first: u32, second: u32) -> u32 {
     let Some(settings) = maps::settings() else { return 0 };
     let (mut best, mut chosen, mut chosen_slot) = (Yield::NO, 0, 0);
     // 64 bits wide: a spilled 32-bit counter can share its stack slot with a map key, and the verifier then loses count.
@@ -160,7 +205,7 @@ extern "C" fn splitter_nat_yielding(first: u32, second: u32) -> u32 {
     if chosen != 0
         && let Some(slot) = maps::slot(chosen_slot)
     {
-        release(settings, slot, best.is_free());
+        release::<EXACT>(settings, slot);
     }
     chosen
 }
@@ -176,33 +221,38 @@ pub fn slot_yields(index: u32) -> Yield {
 #[unsafe(no_mangle)]
 extern "C" fn splitter_slot_rank(index: u32) -> u32 {
     let (Some(settings), Some(slot)) = (maps::settings(), maps::slot(index)) else { return Yield::NO.rank() };
-    slot_yield(slot, maps::now(settings)).rank()
+    slot_yield(settings, slot).rank()
 }
 
 /// A connection that is closing has had RST, or FIN from both sides. Under pressure it goes before anybody is refused, or a NAT address would take no
 /// more new connections within `closing` than it has ports.
 #[inline(always)]
-fn slot_yield(slot: &Slot, now: Stamp) -> Yield {
+fn slot_yield(settings: &Settings, slot: &Slot) -> Yield {
     let word = SlotWord(slot.word.load());
-    let Some(state) = word.state() else { return Yield::FREE };
+    if word.state().is_none() {
+        return Yield::FREE;
+    }
     let Some(service) = maps::service(u32::from(slot.service)) else { return Yield::FREE };
-    let state = match state {
-        tcp::State::Embryonic | tcp::State::Answered => affinity::State::Embryonic,
-        tcp::State::Established => affinity::State::Established,
-        tcp::State::Closing => affinity::State::Closing,
-    };
-    let yields = affinity::yields(Word::new(Hash(0), 0, state, word.stamp()), limits(service), now);
-    if matches!(state, affinity::State::Closing) && !yields.is_free() { Yield::over(word.stamp().age(now)) } else { yields }
+    let seen = word.seen();
+    let now = now(settings, seen.state());
+    let yields = affinity::yields(seen, limits(service), now);
+    let is_over = matches!(seen.state(), Some(affinity::State::Closing)) && !yields.is_free();
+    if is_over { Yield::over(word.stamp().age(now.stamp)) } else { yields }
 }
 
-/// Frees a slot; counts the attempt as timed out when it is one that has outlived its time.
+/// Frees a slot. An attempt that it held will never be known to have completed: it has timed out, be it before its time. A connection that lived until now has ended.
 #[inline(always)]
-pub fn release(settings: &'static Settings, slot: &Slot, expired: bool) {
+pub fn release<const EXACT: bool>(settings: &'static Settings, slot: &Slot) {
     let word = SlotWord(slot.word.load());
-    if expired && matches!(word.state(), Some(tcp::State::Embryonic | tcp::State::Answered)) {
-        count::timed_out(settings, u32::from(slot.backend));
+    // Whoever empties it counts it: the agent's sweep may do it at this moment.
+    if word.0 == 0 || !slot.word.exchange::<EXACT>(word.0, 0) {
+        return;
     }
-    slot.word.store(0);
+    match word.state() {
+        Some(tcp::State::Embryonic | tcp::State::Answered) => count::timed_out(settings, u32::from(slot.backend)),
+        Some(tcp::State::Established) => count::ended(settings, u32::from(slot.backend)),
+        Some(tcp::State::Closing) | None => {}
+    }
 }
 
 /// Clears the affinity word of a slot that is taken for another connection.

@@ -2,11 +2,11 @@
 
 use splitter_ebpf::{
     abi::{REFUSALS_PER_UNIT, Settings},
+    bench::Step,
     reason::{REASONS, REFUSALS},
-    tcp::{Event, Side},
 };
 
-use super::{kernel::forget, maps};
+use super::{kernel::forget, maps, steps};
 
 /// A packet that isn't forwarded.
 #[inline(always)]
@@ -21,7 +21,9 @@ pub fn reason(counter: usize) {
 /// A packet sent to a backend.
 #[inline(always)]
 pub fn sent(settings: &Settings, backend: u32, bytes: u32) {
-    if let Some(counters) = maps::backend_counters(settings, backend) {
+    if !steps::without(Step::NoCounters)
+        && let Some(counters) = maps::backend_counters(settings, backend)
+    {
         counters.packets_to += 1;
         counters.bytes_to += u64::from(bytes);
     }
@@ -30,7 +32,9 @@ pub fn sent(settings: &Settings, backend: u32, bytes: u32) {
 /// A packet that came from a backend.
 #[inline(always)]
 pub fn received(settings: &Settings, backend: u32, bytes: u32) {
-    if let Some(counters) = maps::backend_counters(settings, backend) {
+    if !steps::without(Step::NoCounters)
+        && let Some(counters) = maps::backend_counters(settings, backend)
+    {
         counters.packets_from += 1;
         counters.bytes_from += u64::from(bytes);
     }
@@ -52,17 +56,27 @@ pub fn timed_out(settings: &Settings, backend: u32) {
     }
 }
 
-/// What a segment did to its connection.
+/// A connection that became established without a handshake that is seen: UDP in `dsr`.
 #[inline(always)]
-pub fn event(settings: &Settings, backend: u32, event: Event) {
+pub fn established(settings: &Settings, backend: u32) {
     if let Some(counters) = maps::backend_counters(settings, backend) {
-        match event {
-            Event::Completed => counters.completed += 1,
-            Event::Refused => counters.refused += 1,
-            Event::Reset(Side::Backend) => counters.reset_by_backend += 1,
-            Event::Reset(Side::Client) => counters.reset_by_client += 1,
-            Event::Closed => counters.closed += 1,
-        }
+        counters.established += 1;
+    }
+}
+
+/// An established connection that came to its end otherwise than by a packet of its own: by silence, by a flip.
+#[inline(always)]
+pub fn ended(settings: &Settings, backend: u32) {
+    if let Some(counters) = maps::backend_counters(settings, backend) {
+        counters.ended += 1;
+    }
+}
+
+/// An attempt answered by ICMP destination unreachable.
+#[inline(always)]
+pub fn unreachable(settings: &Settings, backend: u32) {
+    if let Some(counters) = maps::backend_counters(settings, backend) {
+        counters.unreachable += 1;
     }
 }
 

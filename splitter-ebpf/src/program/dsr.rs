@@ -4,11 +4,13 @@ use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
     abi::{BUCKET, Backend, Service, Settings, flags},
     affinity::{self, State, Word},
+    bench::Step,
     frame::{Frame, Octets},
     hash::{self, Hash},
     header::{Fragment, Packet, protocol},
     reason::{Drop, Refuse, Skip},
-    tcp,
+    stamp::Stamp,
+    tcp::{self, Event},
 };
 
 use super::{
@@ -18,7 +20,7 @@ use super::{
     kernel::Kernel,
     maps,
     opening::{self, Not},
-    refuse, trace,
+    refuse, signal, steps, trace,
     usual::Asked,
 };
 
@@ -41,14 +43,17 @@ pub fn forward<const FRAGS: bool>(
     let flow = hash::client(service.seed, packet.source, packet.source_port);
     let (backend, record) = match find(frame, settings, number, flow) {
         Some(known) => match next(settings, packet, service, &known) {
-            Next::Goes(state) => {
-                advance(settings, packet, service, &known, state);
+            Next::Goes => {
+                advance::<FRAGS>(settings, packet, service, flow.of_service(number), &known);
                 (known.word.value(), known.backend)
             }
             Next::Reset => {
                 // Lets it be forgotten soon: whoever sends on it until then is told again that it's over.
-                if let Some(cell) = connection::cell(known.place) {
-                    cell.store(known.word.touched(State::Closing, maps::now(settings)).0);
+                let word = known.word.touched(State::Closing, maps::now(settings));
+                if connection::cell(known.place).is_some_and(|cell| cell.exchange::<FRAGS>(known.word.0, word.0))
+                    && matches!(known.word.state(), Some(State::Established))
+                {
+                    count::ended(settings, known.word.value());
                 }
                 return refuse::refuse(frame, number, Refuse::ResetByFlip);
             }
@@ -75,11 +80,17 @@ pub fn forward<const FRAGS: bool>(
 
 /// A usual packet from a client to a `dsr` service that does nothing special.
 #[inline(always)]
-pub fn usual(head: &mut Octets, settings: &'static Settings, packet: &Packet, asked: &Asked) -> Option<Result<u32, Stop>> {
+pub fn usual<const EXACT: bool>(
+    head: &mut Octets,
+    settings: &'static Settings,
+    packet: &Packet,
+    asked: &Asked,
+) -> Option<Result<u32, Stop>> {
     let &Asked { number, service, .. } = asked;
     let udp = packet.protocol == protocol::UDP;
     let flow = hash::client(service.seed, packet.source, packet.source_port);
     let key = flow.of_service(number);
+    steps::end(Step::Hashed, || key.0);
     let (first, second) = affinity::buckets(key, settings.affinity_mask);
     let first = maps::affinity(first)?;
     let known = match affinity::find(first, key) {
@@ -92,6 +103,7 @@ pub fn usual(head: &mut Octets, settings: &'static Settings, packet: &Packet, as
     let now = maps::now(settings);
     let (backend, way_out) = match known {
         Some((cell, word)) => {
+            steps::end(Step::Known, || word.0);
             let record = maps::backend(word.value())?;
             let is_on_its_way = matches!(word.state(), Some(State::Established))
                 && u32::from(record.service) == number
@@ -100,34 +112,49 @@ pub fn usual(head: &mut Octets, settings: &'static Settings, packet: &Packet, as
                 return None;
             }
             let way_out = WayOut::untagged(record)?;
+            steps::end(Step::Backend, || 0);
             if word.stamp() != now {
                 // UDP: its next datagram may be another exchange.
                 if udp && word.stamp().age(now) > service.udp {
                     return None;
                 }
-                cell.store(word.touched(State::Established, now).0);
+                // Whoever has written meanwhile has the newer word.
+                let _written = cell.exchange::<EXACT>(word.0, word.touched(State::Established, now).0);
             }
+            steps::end(Step::Kept, || 0);
             (word.value(), way_out)
         }
         None => {
+            steps::end(Step::Known, || 0);
             if !udp && !tcp::opens(packet.flags) {
                 return None;
             }
             let cell = affinity::free(first, key).map(|way| &first.words[way])?;
-            let (backend, record) = forward::choose_usual(packet, asked, flow)?;
+            let now = maps::moment();
+            let (backend, record) = forward::choose_usual(settings, packet, asked, flow, now)?;
             let way_out = WayOut::untagged(record)?;
-            cell.store(Word::new(key, backend, State::Embryonic, now).0);
+            steps::end(Step::Chosen, || 0);
+            let counted = signal::Place::usual(number, service, record.cohort, now)?;
+            if !cell.exchange::<EXACT>(0, Word::attempt(key, backend, now.fine()).0) {
+                return None;
+            }
             count::opened(settings, backend);
+            counted.count();
+            if !udp {
+                signal::begins(key, now);
+            }
+            steps::end(Step::Kept, || 0);
             (backend, way_out)
         }
     };
     count::sent(settings, backend, packet.length);
+    steps::end(Step::Counted, || 0);
     Some(way_out.write(head))
 }
 
 /// What becomes of a known connection with a packet of its client.
 enum Next {
-    Goes(State),
+    Goes,
     Reset,
     BeginsAnew,
 }
@@ -135,30 +162,70 @@ enum Next {
 #[inline(always)]
 fn next(settings: &Settings, packet: &Packet, service: &Service, known: &Known) -> Next {
     let udp = service.has(flags::UDP);
-    let state = known.word.state().unwrap_or(State::Closing);
+    let state = known.word.state();
     let reset = known.backend.cohort != 0 && service.control().resets_canary();
     // Only what may open a connection asks whether the old one is over.
     if udp || tcp::opens(packet.flags) {
-        let expired = affinity::yields(known.word, connection::limits(service), maps::now(settings)).is_free();
-        if expired || matches!(state, State::Closing) && !udp || reset && udp {
+        let expired = affinity::yields(known.word, connection::limits(service), connection::now(settings, state)).is_free();
+        let over = matches!(state, Some(State::Closing) | None) && !udp;
+        let spared = !udp && matches!(state, Some(State::Embryonic)) && opening::spares(settings, service, known.backend);
+        if expired || over || spared || reset && udp {
             return Next::BeginsAnew;
         }
     }
-    if reset { Next::Reset } else { Next::Goes(state) }
+    if reset { Next::Reset } else { Next::Goes }
 }
 
 /// Stores state and stamp, where they have changed, and counts what that means.
 #[inline(always)]
-fn advance(settings: &Settings, packet: &Packet, service: &Service, known: &Known, state: State) {
-    let (next, event) = if service.has(flags::UDP) { (State::Established, None) } else { tcp::one_way(state, packet.flags) };
-    let word = known.word.touched(next, maps::now(settings));
-    if word != known.word
-        && let Some(cell) = connection::cell(known.place)
-    {
-        cell.store(word.0);
+fn advance<const EXACT: bool>(settings: &Settings, packet: &Packet, service: &Service, key: Hash, known: &Known) {
+    let Some(cell) = connection::cell(known.place) else { return };
+    let stamp = maps::now(settings);
+    let mut word = known.word;
+    let mut step = Change::of(word, packet, service, stamp);
+    if step.word != word && !cell.exchange::<EXACT>(word.0, step.word.0) {
+        // Another CPU has a packet of the same connection. What it has made of the word is where this one goes on.
+        word = Word(cell.load());
+        if !word.is(key) {
+            return;
+        }
+        step = Change::of(word, packet, service, stamp);
+        if step.word != word && !cell.exchange::<EXACT>(word.0, step.word.0) {
+            return;
+        }
     }
-    if let Some(event) = event {
-        count::event(settings, known.word.value(), event);
+    if let Some(event) = step.event {
+        let now = maps::moment();
+        let begun = if matches!(word.state(), Some(State::Embryonic)) { word.begun() } else { now.fine() };
+        if matches!(event, Event::Completed | Event::CompletedAndClosed) {
+            signal::completes(word.value(), key, now);
+        }
+        signal::event::<EXACT>(word.value(), event, begun, now);
+    } else if step.begins_to_live {
+        count::established(settings, word.value());
+    }
+}
+
+/// What a packet makes of a connection's word.
+struct Change {
+    word: Word,
+    event: Option<Event>,
+    /// UDP: the exchange goes on.
+    begins_to_live: bool,
+}
+
+impl Change {
+    #[inline(always)]
+    fn of(word: Word, packet: &Packet, service: &Service, stamp: Stamp) -> Self {
+        let state = match word.state() {
+            Some(state) => state,
+            None => return Self { word, event: None, begins_to_live: false },
+        };
+        let (next, event) = if service.has(flags::UDP) { (State::Established, None) } else { tcp::one_way(state, packet.flags) };
+        let begins_to_live = matches!((state, next), (State::Embryonic, State::Established));
+        // The word of an attempt says when it began, whatever comes.
+        let word = if matches!(next, State::Embryonic) { word } else { word.touched(next, stamp) };
+        Self { word, event, begins_to_live }
     }
 }
 
@@ -233,7 +300,8 @@ fn begin<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> R
     let packet = maps::packet().ok_or(Skip::NotReady)?;
     let service = maps::service(number).ok_or(Skip::NotReady)?;
     let flow = hash::client(service.seed, packet.source, packet.source_port);
-    let (backend, record) = forward::choose(settings, packet, number, service, flow)?;
+    let now = maps::moment();
+    let (backend, record) = forward::choose(settings, packet, number, service, flow, now)?;
     WayOut::to(frame, packet, record)?;
     let opens = service.has(flags::UDP) || tcp::opens(packet.flags);
     // What ends a connection that nobody knows is no attempt at one, and must not come to count as one that failed.
@@ -244,9 +312,17 @@ fn begin<const FRAGS: bool>(frame: &Kernel<FRAGS>, number: u32, place: u32) -> R
     let place = if place == NO_PLACE { connection::place(frame, settings, key) } else { Some(place) };
     match place.and_then(connection::cell) {
         Some(cell) => {
+            // What gave way, if it did not before.
+            let before = cell.load();
+            if before != 0 && cell.exchange::<FRAGS>(before, 0) {
+                connection::forget_word(settings, Word(before));
+            }
             // The middle of a connection as well: it may yet complete or time out, and neither without having been opened.
-            cell.store(Word::new(key, backend, State::Embryonic, maps::now(settings)).0);
-            count::opened(settings, backend);
+            cell.store(Word::attempt(key, backend, now.fine()).0);
+            signal::attempt::<FRAGS>(backend, now.fine());
+            if opens && !service.has(flags::UDP) {
+                signal::begins(key, now);
+            }
         }
         None => {
             count::untracked(settings, number);

@@ -2,16 +2,18 @@
 
 use splitter_ebpf::{
     abi::{Backend, Service, Settings, Way},
-    cohort::Rule,
+    bench::Step,
+    cohort::{Hold, Rule},
     decision::{self, Subject},
     frame::Frame,
     hash::Hash,
     header::Packet,
+    moment::Moment,
     reason::{Drop, Refuse, Skip},
     rewrite::{self, OutOfFrame},
 };
 
-use super::{Exit, Stop, count, kernel::Kernel, maps, usual::Asked};
+use super::{Exit, Stop, count, kernel::Kernel, maps, steps, usual::Asked};
 
 impl From<OutOfFrame> for Stop {
     #[inline(always)]
@@ -28,8 +30,10 @@ pub fn choose(
     number: u32,
     service: &Service,
     flow: Hash,
+    now: Moment,
 ) -> Result<(u32, &'static Backend), Refuse> {
-    let decision = decision::decide(&maps::Maps, &Subject::of(number, service), packet.source, flow);
+    let subject = Subject::of(number, service, Hold::of(settings, service, now));
+    let decision = decision::decide(&maps::Maps, &subject, packet.source, flow);
     if matches!(decision.rule, Rule::Fallback) {
         count::fallback(settings, number);
     }
@@ -38,10 +42,16 @@ pub fn choose(
     Ok((backend, record))
 }
 
-/// The same for a usual packet; `None` where there is more to it: networks, a cohort without backends.
+/// The same for a usual packet; `None` where there is more to it: networks, a cohort without backends, what else keeps a service on stable.
 #[inline(always)]
-pub fn choose_usual(packet: &Packet, asked: &Asked, flow: Hash) -> Option<(u32, &'static Backend)> {
-    if asked.control.has_networks() {
+pub fn choose_usual(
+    settings: &Settings,
+    packet: &Packet,
+    asked: &Asked,
+    flow: Hash,
+    now: Moment,
+) -> Option<(u32, &'static Backend)> {
+    if asked.control.has_networks() || !Hold::of(settings, asked.service, now).is_none() {
         return None;
     }
     let subject = Subject::under(asked.number, asked.service, asked.control);
@@ -82,7 +92,9 @@ impl WayOut {
     /// Writes the link layer of an untagged frame, and says by which interface it leaves.
     #[inline(always)]
     pub fn write(self, head: &mut impl Frame) -> Result<u32, Stop> {
-        rewrite::macs(head, self.way.macs)?;
+        if !steps::without(Step::NoMacs) {
+            rewrite::macs(head, self.way.macs)?;
+        }
         Ok(self.way.interface)
     }
 

@@ -18,6 +18,7 @@ use super::{
     maps,
     nat::{self, Connection},
     opening::{self, Not},
+    signal,
 };
 
 /// An ICMP message. What isn't an error about one of our connections is the kernel's. Two global functions, one to find the connection and one to
@@ -143,12 +144,22 @@ fn to_client<const FRAGS: bool>(
         return Err(Stop::Skip(Skip::VlanMismatch));
     }
     let word = SlotWord(connection.slot.word.load());
-    if word.is_udp()
+    // An exchange is refused by its port alone: nobody waits for a host that is unreachable at the moment. To a client that is about to connect, it says no.
+    let refuses = match word.is_udp() {
+        true => icmp::is_port_unreachable(packet.family, packet.flags, quote.code),
+        false => icmp::is_unreachable(packet.family, packet.flags, quote.code),
+    };
+    if refuses
         && matches!(word.state(), Some(State::Embryonic))
-        && icmp::is_port_unreachable(packet.family, packet.flags, quote.code)
+        && connection.slot.word.exchange::<FRAGS>(word.0, word.with_state(State::Closing).0)
     {
-        connection.slot.word.store(word.with_state(State::Closing).0);
-        count::event(settings, u32::from(connection.slot.backend), Event::Refused);
+        let backend = u32::from(connection.slot.backend);
+        let (begun, now) = (word.time().fine(), maps::moment());
+        // Of those refused: an attempt that is out of time has timed out.
+        if begun.age(now.fine()) <= u32::from(connection.service.connect) {
+            count::unreachable(settings, backend);
+        }
+        signal::event::<FRAGS>(backend, Event::Refused, begun, now);
     }
     let (service, client): (End, End) = (connection.service_end(), connection.client());
     let translation =

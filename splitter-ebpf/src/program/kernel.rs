@@ -178,6 +178,15 @@ pub fn forget(value: u32, mask: u32, unknown: u64) -> u32 {
     word as u32 & mask
 }
 
+/// The same value, when everything that was written is in memory, not in registers.
+#[inline(always)]
+pub fn in_memory(value: u64) -> u64 {
+    let mut word = value;
+    // SAFETY: a register moved onto itself; that it might touch memory is all that the compiler is told.
+    unsafe { asm!("{word} = {word}", word = inout(reg) word, options(nostack)) };
+    word
+}
+
 /// Hands the frame to another interface, and says by which action: `XDP_REDIRECT`, for it refuses nothing but flags that it doesn't know.
 #[inline(always)]
 pub fn redirect(interface: u32) -> u32 {

@@ -5,21 +5,22 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
-    helpers::{bpf_get_smp_processor_id, bpf_jiffies64},
+    helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
+    maps::{Array, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use splitter_ebpf::{
     abi::{
-        self, BUCKET, Backend, BackendCounters, Bucket, DESTINATIONS as DESTINATION_COUNT, FRAGMENTS as FRAGMENT_COUNT, Identity,
-        MaglevLine, Nat, NatCursor, NetworkKey, ReasonCounters, RefusalBudget, Service, ServiceCounters, Settings, Slot,
-        TraceFilter,
+        self, BUCKET, Backend, BackendCounters, Breaker, Bucket, DESTINATIONS as DESTINATION_COUNT, FRAGMENTS as FRAGMENT_COUNT,
+        HANDSHAKE_BUCKETS, Histogram, Identity, MaglevLine, Nat, NatCursor, NetworkKey, ReasonCounters, RefusalBudget, Service,
+        ServiceCounters, Settings, Slot, TraceFilter, Trip, Window,
     },
     address::Address,
     decision::Lookup,
     header::{self, Family, Packet},
     icmp::Quote,
     maglev,
+    moment::Moment,
     stamp::Stamp,
 };
 
@@ -105,6 +106,33 @@ static REASON_COUNTERS: Array<ReasonCounters> = Array::pinned(1, MMAP);
 /// What the agent's sweep has counted, by backend: attempts that it found timed out. Written by the agent alone; here so that it outlives it.
 #[map]
 static SWEEP_COUNTERS: Array<BackendCounters> = Array::pinned(1, MMAP);
+
+/// Limits of breakers, by service. Written by the agent. Read with packets that report a failure.
+#[map]
+static BREAKERS: Array<Breaker> = Array::pinned(1, MMAP);
+
+/// What happened lately, by service and cohort. Added to by every CPU with attempts and what becomes of them, where the service has a breaker. Emptied by the
+/// agent when the breaker is armed.
+#[map]
+static WINDOWS: Array<Window> = Array::pinned(2, MMAP);
+
+/// Why a breaker tripped, by service. Written by the program before [`Service::trip`]; read by the agent.
+#[map]
+static TRIPS: Array<Trip> = Array::pinned(1, MMAP);
+
+/// How long things took, by service, cohort and kind. Added to by every CPU with attempts that are answered; only grows.
+#[map]
+static HISTOGRAMS: Array<Histogram> = Array::pinned(4, MMAP);
+
+/// When the attempts of `dsr` connections began. Written and read by the program alone.
+#[map]
+static HANDSHAKES: Array<Bucket> = Array::pinned(HANDSHAKE_BUCKETS, MMAP);
+
+/// Wakes the agent when a breaker trips, with all numbers.
+#[map]
+static BELL: RingBuf = RingBuf::pinned(BELL_OCTETS, 0);
+
+const BELL_OCTETS: u32 = 16 * 4096;
 
 /// The program for the packets that the attached one leaves: `splitter_any`. Written by each agent with its own. A tail call and not a function, so that each of
 /// the two has the whole stack, and the verifier looks at each by itself.
@@ -393,6 +421,61 @@ pub fn reason_counters() -> Option<&'static mut ReasonCounters> {
     let counters = REASON_COUNTERS.get_ptr_mut(cpu())?;
     // SAFETY: as in `cursor`.
     Some(unsafe { &mut *counters })
+}
+
+/// A service's breaker.
+#[inline(always)]
+pub fn breaker(service: u32) -> Option<&'static Breaker> {
+    BREAKERS.get(service)
+}
+
+/// What happened lately to a cohort of a service.
+#[inline(always)]
+pub fn window(service: u32, cohort: u32) -> Option<&'static Window> {
+    WINDOWS.get(2 * service + (cohort & 1))
+}
+
+/// Where it's said why a service's breaker tripped.
+#[inline(always)]
+pub fn trip_of(service: u32) -> Option<*mut Trip> {
+    TRIPS.get_ptr_mut(service)
+}
+
+/// How long things took a cohort of a service; `kind` of [`abi::kind`].
+#[inline(always)]
+pub fn histogram(service: u32, cohort: u32, kind: u32) -> Option<&'static Histogram> {
+    HISTOGRAMS.get(2 * (2 * service + (cohort & 1)) + (kind & 1))
+}
+
+/// A bucket of the table of handshakes.
+#[inline(always)]
+pub fn handshakes(index: u32) -> Option<&'static Bucket> {
+    HANDSHAKES.get(index)
+}
+
+/// Wakes the agent.
+#[inline(always)]
+pub fn ring(trip: &Trip) -> bool {
+    BELL.output::<Trip>(trip, 0).is_ok()
+}
+
+/// What a breaker goes by at this moment. Each CPU its own.
+#[map]
+static SCALES: PerCpuArray<Trip> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where this CPU weighs both cohorts.
+#[inline(always)]
+pub fn scales() -> Option<&'static mut Trip> {
+    let place = SCALES.get_ptr_mut(0)?;
+    // SAFETY: the lookup gave a pointer to this CPU's own element; every value of these integers is valid.
+    Some(unsafe { &mut *place })
+}
+
+/// The kernel's monotonic clock: a helper call, so for rare packets alone.
+#[inline(always)]
+pub fn moment() -> Moment {
+    // SAFETY: a helper call without arguments.
+    Moment(unsafe { bpf_ktime_get_ns() })
 }
 
 /// This CPU's number. Inlined to a load by kernels from 6.10 on.

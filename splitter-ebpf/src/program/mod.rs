@@ -11,6 +11,8 @@ mod maps;
 mod nat;
 mod opening;
 mod refuse;
+mod signal;
+mod steps;
 mod trace;
 mod usual;
 

@@ -1,8 +1,12 @@
 //! What a subprogram that opens a connection says: a number (of a backend or a slot), or why there is none.
 
-use splitter_ebpf::reason::Refuse;
+use splitter_ebpf::{
+    abi::{Backend, Service, Settings},
+    cohort::{self, Hold},
+    reason::Refuse,
+};
 
-use super::{Exit, Stop, act, kernel::Kernel, refuse};
+use super::{Exit, Stop, act, kernel::Kernel, maps, refuse};
 
 /// What is said isn't a number but an XDP action, as nothing was opened.
 const STOPPED: u32 = 1 << 30;
@@ -34,6 +38,12 @@ impl From<Refuse> for Not {
     fn from(reason: Refuse) -> Self {
         Self::Refused(reason)
     }
+}
+
+/// See [`cohort::spares`].
+#[inline(always)]
+pub fn spares(settings: &Settings, service: &Service, backend: &Backend) -> bool {
+    cohort::spares(service.control(), backend.cohort, || Hold::of(settings, service, maps::moment()))
 }
 
 /// Packs an outcome.

@@ -1,9 +1,10 @@
-//! The path of the usual packet of a known connection, and of the usual first one: no helper call but a redirect's, no subprogram, all in registers.
+//! The path of the usual packet of a known connection, and of the usual first one: no helper call but a redirect's, and of an attempt the clock's; no subprogram, all in registers.
 //!
 //! It may only do sooner what the path for every packet does. Whatever it isn't sure of, it leaves to that one, before it has written anything: `None`.
 
 use splitter_ebpf::{
     abi::{Control, Service, Settings, flags},
+    bench::Step,
     frame::{Frame, Octets},
     header::{Packet, protocol},
     reason::Skip,
@@ -14,7 +15,7 @@ use super::{
     Exit, Stop, dsr,
     forward::exit,
     kernel::{Arrival, Kernel},
-    maps, nat,
+    maps, nat, steps,
 };
 
 /// The service that a client asks for, as it stands.
@@ -31,6 +32,7 @@ pub struct Asked {
 #[inline(always)]
 pub fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Option<Result<Exit, Stop>> {
     let settings = maps::settings_as_they_are()?;
+    steps::end(Step::Entered, || 0);
     let head = Head::of(frame)?;
     // Four paths, each of which knows its kind, and so where everything lies.
     if let Some(protocol) = head.protocol4() {
@@ -58,7 +60,8 @@ fn steer<const FRAGS: bool, const N: usize>(
     // All headers in one piece that's asked for once.
     let head: &mut [u8; N] = frame.get_mut(0)?;
     let packet = read(head, linear)?;
-    match interface(&mut Octets(head), arrival, settings, &packet)? {
+    steps::end(Step::Parsed, || packet.length.into());
+    match interface::<FRAGS>(&mut Octets(head), arrival, settings, &packet)? {
         Ok(interface) => Some(Ok(exit(frame, interface))),
         Err(stop) => Some(Err(stop)),
     }
@@ -66,22 +69,29 @@ fn steer<const FRAGS: bool, const N: usize>(
 
 /// Rewrites the headers and says by which interface they leave.
 #[inline(always)]
-fn interface(head: &mut Octets, arrival: Arrival, settings: &'static Settings, packet: &Packet) -> Option<Result<u32, Stop>> {
+fn interface<const EXACT: bool>(
+    head: &mut Octets,
+    arrival: Arrival,
+    settings: &'static Settings,
+    packet: &Packet,
+) -> Option<Result<u32, Stop>> {
     if maps::nat_port(settings, packet.destination_port).is_some()
         && let Some(nat) = maps::nat_at(settings, packet.destination, packet.family)
     {
-        return nat::usual_reply(head, settings, packet, nat);
+        steps::end(Step::Asked, || nat.into());
+        return nat::usual_reply::<EXACT>(head, settings, packet, nat);
     }
     let Some((number, service)) = maps::service_of(settings, packet) else {
         // Before an agent has filled in the settings, nothing is found either, for another reason.
         return if settings.cpus == 0 { None } else { Some(Err(Stop::Skip(Skip::NotOurs))) };
     };
     let control = service.control();
+    steps::end(Step::Asked, || u64::from(number) + control.0);
     if control.is_special() {
         None
     } else if service.has(flags::NAT) {
-        nat::usual(head, arrival, settings, packet, &Asked { number, service, control })
+        nat::usual::<EXACT>(head, arrival, settings, packet, &Asked { number, service, control })
     } else {
-        dsr::usual(head, settings, packet, &Asked { number, service, control })
+        dsr::usual::<EXACT>(head, settings, packet, &Asked { number, service, control })
     }
 }

@@ -68,6 +68,8 @@ impl Core {
         self.published.ready.send_replace(false);
         let result = dataplane.detach();
         self.wanted.clear();
+        self.conductors.clear();
+        self.published.checks.send_replace(Vec::new());
         self.record(now, None, EventKind::Detached { by: by.to_owned() });
         self.save();
         result.map_err(|error| not_applied(&error).remedy("see what is left: `ip link`, and the pin directory of [agent]"))?;
@@ -192,6 +194,9 @@ fn differences(old: &Service, new: &Service) -> Vec<String> {
         ("backends", old.backends != new.backends),
         ("timeouts", old.timeouts != new.timeouts),
         ("breach", old.breach != new.breach),
+        ("breaker", old.breaker != new.breaker),
+        ("rollout", old.rollout != new.rollout),
+        ("on_lease_expiry", old.on_lease_expiry != new.on_lease_expiry),
         ("seed", old.seed != new.seed),
     ];
     parts.extend(others.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| format!("{what} changed")));

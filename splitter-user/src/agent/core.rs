@@ -11,10 +11,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
+    breaker,
     clock::Moment,
     error::AgentError,
+    history::Archive,
     keep::{Keeper, Unsaved, Waiting},
+    lease::Lapses,
     observe::Gauge,
+    rollout::Conductor,
     trace::Tracing,
 };
 use crate::{
@@ -22,10 +26,12 @@ use crate::{
         command::{CommandError, CommandErrorKind, CommandResult},
         wire::{FlipCause, Reload},
     },
+    checks::Wanted,
     config::Config,
+    controller::Recent,
     dataplane::{ApplyError, Dataplane, Info, Live, Sample, ServiceKey, WantedBackend, WantedService},
     desired::{self, Desired, Origin},
-    model::{BackendWeight, Cohort, Mode, Service, ServiceName},
+    model::{BackendWeight, Cohort, Mode, Notify, Service, ServiceName},
     neighbor::{Way, Ways},
     store::{EventKind, FlipReason, State},
 };
@@ -38,6 +44,8 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) state: State,
     pub(super) keeper: Keeper,
+    /// Rollouts on their way into the history.
+    pub(super) archive: Archive,
     /// A change that is being kept, before it's put in force.
     pub(super) waiting: Option<Waiting>,
     /// The state has changed since one was given to be kept, and is to be kept at once.
@@ -56,11 +64,17 @@ pub(super) struct Core {
     pub(super) removed: HashMap<(ServiceKey, SocketAddr), BackendWeight>,
     pub(super) sample: Sample,
     pub(super) live: Option<Live>,
+    /// When the sample was taken.
+    pub(super) sampled_at: Option<Instant>,
     pub(super) gauges: HashMap<ServiceName, Gauge>,
+    pub(super) recents: HashMap<ServiceName, Recent>,
+    /// Of the rollouts that are going on.
+    pub(super) conductors: HashMap<ServiceName, Conductor>,
     pub(super) told: Told,
     /// Flips since the agent's start.
     pub(super) flips: BTreeMap<(ServiceName, FlipCause), u64>,
     pub(super) sampling: Option<Duration>,
+    pub(super) lapses: Lapses,
     /// What the start found and that goes on, such as a driver without native XDP.
     pub(super) warnings: Vec<String>,
     pub(super) unsaved: Unsaved,
@@ -97,6 +111,10 @@ pub(super) struct Published {
     pub(super) ways: watch::Sender<Arc<Ways>>,
     pub(super) alive: watch::Sender<Instant>,
     pub(super) ready: watch::Sender<bool>,
+    /// What rollouts want to be checked.
+    pub(super) checks: watch::Sender<Vec<Wanted>>,
+    /// Who is to be notified.
+    pub(super) notify: watch::Sender<Vec<Notify>>,
 }
 
 /// What the core starts with.
@@ -104,6 +122,7 @@ pub(super) struct Beginning {
     pub(super) config: Config,
     pub(super) state: State,
     pub(super) keeper: Keeper,
+    pub(super) archive: Archive,
     pub(super) dataplane: Box<dyn Dataplane>,
     pub(super) warnings: Vec<String>,
     pub(super) published: Published,
@@ -113,7 +132,7 @@ pub(super) struct Beginning {
 impl Core {
     /// Takes over what there is. Nothing is changed yet.
     pub(super) fn new(beginning: Beginning, now: Moment) -> Result<Self, AgentError> {
-        let Beginning { config, mut state, keeper, mut dataplane, warnings, published, mut unsaved } = beginning;
+        let Beginning { config, mut state, keeper, archive, mut dataplane, warnings, published, mut unsaved } = beginning;
         let info = dataplane.info();
         let sample = dataplane.sample();
         if info.adoptions > 0 {
@@ -127,6 +146,7 @@ impl Core {
             config,
             state,
             keeper,
+            archive,
             waiting: None,
             save_again: false,
             dataplane: Some(dataplane),
@@ -137,10 +157,14 @@ impl Core {
             removed: HashMap::new(),
             sample,
             live: None,
+            sampled_at: None,
             gauges: HashMap::new(),
+            recents: HashMap::new(),
+            conductors: HashMap::new(),
             told: Told::default(),
             flips: BTreeMap::new(),
             sampling: None,
+            lapses: Lapses::default(),
             warnings,
             unsaved,
             not_applied: None,
@@ -163,6 +187,8 @@ impl Core {
         self.published.ways.send_replace(ways);
         self.note_reachability(now);
         self.observe(now);
+        // Behind everything that may flip, for with it the weights count.
+        self.keep_lease(now);
         self.look_around();
         self.sweep(now);
         self.publish_events();
@@ -218,7 +244,7 @@ impl Core {
     }
 
     /// Tells the data plane a service's weight and flip, and nothing else.
-    fn steer(&mut self, name: &ServiceName, desired: &[Desired]) -> Result<(), ApplyError> {
+    pub(super) fn steer(&mut self, name: &ServiceName, desired: &[Desired]) -> Result<(), ApplyError> {
         let Some(desired) = desired.iter().find(|desired| desired.service.name == *name) else { return Ok(()) };
         let key = key(&desired.service);
         let (weight, flip) = (desired.service.weight, desired.flip.as_ref().map(|flip| flip.existing));
@@ -237,6 +263,7 @@ impl Core {
             Some([]) => Ok(()),
             Some([index]) => self.steer(&desired[*index].service.name.clone(), desired),
             Some(_) | None => {
+                self.stretch_lease();
                 if let Some(dataplane) = &mut self.dataplane {
                     dataplane.apply(&wanted)?;
                 }
@@ -260,6 +287,15 @@ impl Core {
         // What the canary did before a flip, or while there was one, says nothing about what it does after.
         for name in flipped(&self.desired).symmetric_difference(&flipped(&desired)) {
             if let Some(gauge) = self.gauges.get_mut(name) {
+                gauge.clear();
+            }
+        }
+        // Nor what the cohorts did before they changed places.
+        for after in &desired {
+            let before = self.desired.iter().find(|before| before.service.name == after.service.name);
+            if before.is_some_and(|before| moved(&before.service, &after.service))
+                && let Some(gauge) = self.gauges.get_mut(&after.service.name)
+            {
                 gauge.clear();
             }
         }
@@ -297,6 +333,9 @@ impl Core {
             affinity: service.affinity,
             seed: desired.seed,
             timeouts: service.timeouts,
+            // A canary that gets nothing new has nothing to be flipped for: its last connections may end as they like.
+            breaker: service.breaker.filter(|_| has_canary(service)),
+            on_lease_expiry: service.on_lease_expiry,
             weight: service.weight,
             flip: desired.flip.as_ref().map(|flip| flip.existing),
             backends: backends.collect(),
@@ -338,17 +377,24 @@ impl Core {
     }
 
     /// Ends in order: what is to be kept is kept, and the data plane stays unless it's to go.
-    pub(super) fn end(&mut self, detach: bool, now: Moment) {
+    pub(super) fn end(&mut self, end: End, now: Moment) {
         if let Some(tracing) = self.tracing.take() {
             self.end_trace(&tracing);
         }
         // By command, maybe.
         let mut detached = self.dataplane.is_none();
-        if detach && let Some(mut dataplane) = self.dataplane.take() {
-            match dataplane.detach() {
+        match (end, self.dataplane.take()) {
+            (End::Detach, Some(mut dataplane)) => match dataplane.detach() {
                 Ok(()) => detached = true,
                 Err(error) => tracing::error!(%error, "the data plane could not be taken away as a whole"),
+            },
+            (End::Stop, Some(mut dataplane)) => {
+                dataplane.renew(None);
+                self.dataplane = Some(dataplane);
             }
+            // Nobody wanted it to end: if no other agent comes, its lease is to run out.
+            (End::Failed, dataplane) => self.dataplane = dataplane,
+            (End::Detach | End::Stop, None) => {}
         }
         // Nobody is told any more, and so nothing is changed.
         self.waiting = None;
@@ -362,6 +408,17 @@ impl Core {
     pub(super) fn find(&self, name: &ServiceName) -> CommandResult<&Desired> {
         self.desired.iter().find(|desired| desired.service.name == *name).ok_or_else(|| CommandError::no_service(name))
     }
+}
+
+/// How an agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was told to. Traffic flows on, and no lease runs out.
+    Stop,
+    /// It was told to, and takes the data plane with it.
+    Detach,
+    /// One of its tasks failed.
+    Failed,
 }
 
 /// Why packets can't get somewhere.
@@ -382,6 +439,19 @@ impl NoWay {
             Self::Pending(why) | Self::Now(why) | Self::Never(why) => why,
         }
     }
+}
+
+/// Whether a backend has changed its cohort.
+fn moved(before: &Service, after: &Service) -> bool {
+    before.backends.iter().any(|was| {
+        let mut same = after.backends.iter().filter(|is| is.address == was.address);
+        same.any(|is| is.cohort != was.cohort)
+    })
+}
+
+/// Whether a canary backend is to get new connections.
+pub(super) fn has_canary(service: &Service) -> bool {
+    service.backends.iter().any(|backend| backend.cohort == Cohort::Canary && !backend.draining)
 }
 
 /// What a service is to the data plane.
@@ -446,13 +516,15 @@ fn only_steered(before: &[WantedService], after: &[WantedService]) -> Option<Vec
 }
 
 /// An agent that ended between a flip and its saving left a data plane that is flipped, and a state that doesn't know. The data plane is right: whoever
-/// flipped it had a reason.
+/// flipped it had a reason. If its breaker has tripped, that's the one.
 fn with_flips_found(config: &Config, mut state: State, sample: &Sample, now: Moment) -> State {
     for service in &config.services {
-        let Some(existing) = sample.services.get(&key(service)).and_then(|sample| sample.flip) else { continue };
+        let Some(sample) = sample.services.get(&key(service)) else { continue };
+        let Some(existing) = sample.flip else { continue };
+        let reason = sample.trip.map_or(FlipReason::Found, |trip| FlipReason::Breaker { finding: breaker::finding(&trip, now) });
         let origin = Origin { at: now.at, by: AGENT };
         if state.service(&service.name).is_none_or(|asked| asked.flip.is_none())
-            && let Ok(next) = desired::flip(config, &state, &service.name, FlipReason::Found, existing, origin)
+            && let Ok(next) = desired::flip(config, &state, &service.name, reason, existing, origin)
         {
             state = next;
         }

@@ -93,6 +93,8 @@ pub(super) fn rule(desired: &Desired, client: IpAddr, explained: &Explained) -> 
     }
     Some(match explained.rule {
         cohort::Rule::Flipped => Rule::Flipped,
+        cohort::Rule::Tripped => Rule::Tripped,
+        cohort::Rule::LeaseRanOut => Rule::LeaseRanOut,
         cohort::Rule::NeverCanary => Rule::NeverCanary { prefix: longest(desired, NetworkList::NeverCanary, client)? },
         cohort::Rule::AlwaysCanary => Rule::AlwaysCanary { prefix: longest(desired, NetworkList::AlwaysCanary, client)? },
         cohort::Rule::Below => Rule::PlaceBelowWeight,
@@ -106,7 +108,12 @@ pub(super) const fn cohort(rule: Rule) -> Option<Cohort> {
     match rule {
         Rule::KnownConnection | Rule::NoBackend => None,
         Rule::AlwaysCanary { .. } | Rule::PlaceBelowWeight => Some(Cohort::Canary),
-        Rule::Flipped | Rule::NeverCanary { .. } | Rule::PlaceAboveWeight | Rule::CanaryFallback => Some(Cohort::Stable),
+        Rule::Flipped
+        | Rule::Tripped
+        | Rule::LeaseRanOut
+        | Rule::NeverCanary { .. }
+        | Rule::PlaceAboveWeight
+        | Rule::CanaryFallback => Some(Cohort::Stable),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{
-    StreamExt,
+    Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use tokio::{
@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     clock::{self, Moment},
     core::{Core, internal},
+    history::listed,
     keep::{Asked, Change},
     view::VERSION,
 };
@@ -29,16 +30,18 @@ use crate::{
         API_VERSION,
         command::{Caller, CommandError, CommandErrorKind, CommandResult, Commands},
         wire::{
-            AddBackend, BackendList, Detached, DoctorReport, Event, ExplainRequest, Explanation, FlipRequest, NetworkChange,
-            NetworkChanged, Networks, Reload, ServiceStatus, Status, TraceFilter, TraceRecord, VersionInfo,
+            AddBackend, BackendList, Detached, DoctorReport, Event, ExplainRequest, Explanation, FlipRequest,
+            History as RolloutHistory, NetworkChange, NetworkChanged, Networks, Reload, RolloutAction, RolloutStatus,
+            RolloutWord, ServiceStatus, Status, TraceFilter, TraceRecord, VersionInfo,
         },
     },
     config::{Config, ConfigError},
+    controller::rollout::Verb,
     desired::{self, Origin, Refusal},
     metrics::{Snapshot, server::Observed},
     model::{BackendWeight, Seed, ServiceName, Weight},
     neighbor::Ways,
-    store::{State, fresh_seed},
+    store::{self, History, State, fresh_seed},
 };
 
 /// Something for the core to do.
@@ -62,6 +65,7 @@ pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) changes: mpsc::Sender<Change>,
     pub(super) source: Source,
+    pub(super) history: Arc<dyn History>,
     pub(super) last_event: watch::Receiver<u64>,
     pub(super) kept: watch::Receiver<u64>,
     pub(super) ways: watch::Receiver<Arc<Ways>>,
@@ -141,6 +145,18 @@ impl Handle {
         self.alter(propose, answer).await
     }
 
+    /// What happens after an event, as it happens. Ends with the agent.
+    pub(super) fn follow(&self, after: u64) -> impl Stream<Item = store::Event> + Send + use<> {
+        let following = stream::unfold((self.clone(), after), |(mut handle, seen)| async move {
+            handle.last_event.wait_for(|last| *last > seen).await.ok()?;
+            // The channel may have told of events of a state that isn't there any more; then there is nothing new yet.
+            let events = handle.ask(move |core, _| core.events_after(seen)).await.ok()?;
+            let seen = events.last().map_or(seen, |event| event.id);
+            Some((stream::iter(events), (handle, seen)))
+        });
+        following.flatten()
+    }
+
     /// Looks up the ways to destinations that a change will need, so that new connections aren't refused for the moment that it takes.
     async fn look_up(&self, destinations: BTreeSet<IpAddr>) -> CommandResult<()> {
         let mut ways = self.ways.clone();
@@ -166,6 +182,10 @@ fn status_of(core: &Core, name: &ServiceName, now: Moment) -> CommandResult<Serv
 
 fn backends_of(core: &Core, name: &ServiceName, _: Moment) -> CommandResult<BackendList> {
     core.backend_list(name)
+}
+
+fn rollout_of(core: &Core, name: &ServiceName, _: Moment) -> CommandResult<RolloutStatus> {
+    core.rollout_status(name)
 }
 
 fn stopping() -> CommandError {
@@ -289,17 +309,10 @@ impl Commands for Handle {
     async fn events(&self, follow: bool) -> CommandResult<BoxStream<'static, Event>> {
         let kept = self.ask(|core, _| core.events_after(0)).await?;
         if !follow {
-            return Ok(stream::iter(kept).boxed());
+            return Ok(stream::iter(kept).map(Event::from).boxed());
         }
         let seen = kept.last().map_or(0, |event| event.id);
-        let following = stream::unfold((self.clone(), seen), |(mut handle, seen)| async move {
-            handle.last_event.wait_for(|last| *last > seen).await.ok()?;
-            // The channel may have told of events of a state that isn't there any more; then there is nothing new yet.
-            let events = handle.ask(move |core, _| core.events_after(seen)).await.ok()?;
-            let seen = events.last().map_or(seen, |event| event.id);
-            Some((stream::iter(events), (handle, seen)))
-        });
-        Ok(stream::iter(kept).chain(following.flatten()).boxed())
+        Ok(stream::iter(kept).chain(self.follow(seen)).map(Event::from).boxed())
     }
 
     async fn trace(&self, service: ServiceName, filter: TraceFilter) -> CommandResult<BoxStream<'static, TraceRecord>> {
@@ -336,6 +349,44 @@ impl Commands for Handle {
             core.examine()
         })
         .await
+    }
+
+    async fn rollout(&self, service: ServiceName) -> CommandResult<RolloutStatus> {
+        self.ask(move |core, now| {
+            core.observe(now);
+            core.rollout_status(&service)
+        })
+        .await?
+    }
+
+    async fn change_rollout(&self, service: ServiceName, action: RolloutAction, by: Caller) -> CommandResult<RolloutStatus> {
+        let ask = move |config: &Config, state: &State, name: &ServiceName, origin: Origin<'_>| {
+            let verb = match action {
+                RolloutAction::Word(RolloutWord::Start) => return desired::start_rollout(config, state, name, origin),
+                RolloutAction::Word(RolloutWord::Retry) => return desired::retry_rollout(config, state, name, origin),
+                RolloutAction::Word(RolloutWord::Pause) => Verb::Pause,
+                RolloutAction::Word(RolloutWord::Resume) => Verb::Resume,
+                RolloutAction::Word(RolloutWord::Approve) => Verb::Approve,
+                RolloutAction::Word(RolloutWord::Abort) => Verb::Abort,
+                RolloutAction::Promote(request) => Verb::Promote { full: request.full },
+            };
+            desired::ask_rollout(config, state, name, verb, origin)
+        };
+        self.change(service, by, ask, rollout_of).await
+    }
+
+    async fn history(&self, service: Option<ServiceName>, limit: u32) -> CommandResult<RolloutHistory> {
+        let (history, of, limit) = (Arc::clone(&self.history), service.clone(), limit as usize);
+        // The state is asked first: what leaves it meanwhile is in the history already.
+        let (held, is_known) = self.ask(move |core, _| core.rollouts(of.as_ref())).await?;
+        let of = service.clone();
+        let kept = spawn_blocking(move || history.list(of.as_ref(), limit)).await.map_err(internal)?;
+        let kept = kept.map_err(|error| CommandError::new(CommandErrorKind::Unavailable, error.to_string()))?;
+        let rollouts = listed(held, kept, limit);
+        match service {
+            Some(name) if rollouts.is_empty() && !is_known => Err(CommandError::no_service(&name)),
+            Some(_) | None => Ok(RolloutHistory { rollouts: rollouts.into_iter().map(Into::into).collect() }),
+        }
     }
 }
 

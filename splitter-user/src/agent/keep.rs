@@ -181,17 +181,21 @@ impl Core {
         if self.keeper.is_idle() && self.save_again {
             self.save();
         }
+        self.archive();
     }
 
     /// Puts a change in force that was kept.
     fn go_on(&mut self, waiting: Waiting, kept: Result<(), StoreError>, now: Moment) {
         let Waiting { mut change, mut proposal, .. } = waiting;
         if let Err(error) = kept {
+            // It may be on the disk all the same, if only the last step failed.
+            self.save();
             let message = format!("nothing was changed, as it could not be kept: {error}");
             return (change.done)(self, Err(CommandError::new(CommandErrorKind::Unavailable, message)), now);
         }
         let moved_on = self.state.last_event() != proposal.based_on;
         if moved_on {
+            self.carry_progress(&mut proposal.asked.next);
             match self.propose(&mut change, now) {
                 // Something was noted, and nothing asked for: notes are kept with the next sweep.
                 Ok(anew) if anew.asked.next.services == proposal.asked.next.services => proposal = anew,
@@ -203,14 +207,26 @@ impl Core {
                 }
             }
         }
-        let Proposal { asked, desired, .. } = proposal;
+        let Proposal { mut asked, desired, .. } = proposal;
+        self.carry_progress(&mut asked.next);
+        // A ramp's weight has gone on meanwhile.
+        let config = asked.config.as_ref().unwrap_or(&self.config);
+        let desired = desired::services(config, &asked.next).unwrap_or(desired);
         let wanted = self.wanted(&desired);
-        if let Err(error) = self.put_in_force(&desired, wanted) {
+        // Armed first: were it the other way round, the breaker's old trip would still hold, and the next sample flip again.
+        if let Err(error) = self.arm_unflipped(&desired).and_then(|()| self.put_in_force(&desired, wanted)) {
             self.save();
             return (change.done)(self, Err(not_applied(&error)), now);
         }
         self.unsaved = if moved_on { Unsaved::Lately } else { Unsaved::Nothing };
         let before = asked.config.map(|config| std::mem::replace(&mut self.config, config));
+        self.published.notify.send_if_modified(|targets| {
+            let differ = *targets != self.config.notify;
+            if differ {
+                targets.clone_from(&self.config.notify);
+            }
+            differ
+        });
         self.replace(asked.next, desired, now);
         (change.done)(self, Ok(before), now);
     }

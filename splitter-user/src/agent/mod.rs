@@ -15,6 +15,7 @@
 //! The tasks are [`run`]'s: each has a name and is waited for, an end that nobody asked for ends the agent, and at the agent's end each has a deadline. What
 //! the program in the kernel does goes on in any case.
 
+mod breaker;
 mod change;
 mod checks;
 pub mod clock;
@@ -22,8 +23,12 @@ mod core;
 mod error;
 mod explain;
 mod handle;
+mod history;
 mod keep;
+mod lease;
 mod observe;
+mod recent;
+mod rollout;
 pub mod signals;
 mod startup;
 mod trace;
@@ -48,13 +53,18 @@ pub use handle::{Handle, Source};
 pub use signals::Signal;
 pub use ways::{Kernel, Lost, WaySource};
 
+use self::core::End;
 use crate::{
     api::{connections::Ended, server, socket::Socket},
+    checks::{self as probes, Said, Wanted},
     config::Config,
     dataplane::Dataplane,
+    http::Client,
     metrics,
+    model::Notify,
     neighbor::NetlinkError,
-    store::{Store, StoreError},
+    notify::{self, Tallies},
+    store::{History, Store, StoreError},
 };
 
 /// A data plane, and what is worth a warning about it.
@@ -65,6 +75,9 @@ pub type Open = Box<dyn FnOnce(&Config) -> Result<Opened, OpenFailure> + Send>;
 
 /// Takes the place where the state is kept.
 pub type Keep = Box<dyn FnOnce(&Config) -> Result<Box<dyn Store>, StoreError> + Send>;
+
+/// Opens the history, once the place of the state is taken; and what is worth a warning about it. It's never a reason not to start.
+pub type Remember = Box<dyn FnOnce(&Config) -> (Arc<dyn History>, Vec<String>) + Send>;
 
 /// Begins to follow routes and neighbours.
 pub type Follow<W> = Box<dyn FnOnce() -> Result<W, NetlinkError> + Send>;
@@ -77,6 +90,8 @@ pub struct Parts<W> {
     pub source: Source,
     /// Takes the place where the state is kept.
     pub store: Keep,
+    /// Keeps rollouts that are over.
+    pub history: Remember,
     /// The data plane.
     pub open: Open,
     /// Routes and neighbours.
@@ -95,7 +110,7 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// # Errors
 /// It could not start, or one of its tasks failed. The data plane stays as it was.
 pub async fn run<W: WaySource>(parts: Parts<W>, signals: mpsc::Receiver<Signal>) -> Result<(), AgentError> {
-    let Parts { config, source, store, open, ways, detach, ready } = parts;
+    let Parts { config, source, store, history, open, ways, detach, ready } = parts;
     let mut store = store(&config)?;
     let socket = Socket::bind(&config.agent.socket, config.agent.socket_group.as_deref())?;
     let metrics = match config.agent.metrics_address {
@@ -103,23 +118,37 @@ pub async fn run<W: WaySource>(parts: Parts<W>, signals: mpsc::Receiver<Signal>)
         None => None,
     };
     let kept = startup::load(store.as_mut(), &config, clock::now())?;
+    let (history, mut warnings) = history(&config);
     let ways = ways()?;
-    let (dataplane, warnings) = open(&config)?;
+    let (dataplane, found) = open(&config)?;
+    warnings.extend(found);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
 
-    let (published, seen) = startup::channels(kept.state.last_event());
+    let (published, seen) = startup::channels(kept.state.last_event(), config.notify.clone());
+    let told = kept.told;
+    let mut state = kept.state;
+    // A state that was lost has lost count of them.
+    match history.list(None, 1) {
+        Ok(last) => state.rollouts = state.rollouts.max(last.first().map_or(0, |record| record.run.id)),
+        Err(error) => tracing::error!(%error, "the last rollout's number is not known"),
+    }
     let (keeper, kept_states) = keep::Keeper::start(store)?;
-    let beginning = core::Beginning { config, state: kept.state, keeper, dataplane, warnings, published, unsaved: kept.unsaved };
+    let archive = history::Archive::start(Arc::clone(&history))?;
+    let beginning = core::Beginning { config, state, keeper, archive, dataplane, warnings, published, unsaved: kept.unsaved };
     let mut core = core::Core::new(beginning, clock::now())?;
     startup::begin(&mut core, &ways).await?;
 
     let (requests, requested) = mpsc::channel(64);
     let (changes, changed) = mpsc::channel(64);
-    let inbox = work::Inbox { requests: requested, changes: changed, kept: kept_states };
-    let handle = seen.handle(requests, changes, source);
-    supervise(Tasks { core, ways, inbox, handle, socket, metrics, signals, detach, ready }).await
+    let (answers, said) = mpsc::channel(64);
+    let inbox = work::Inbox { requests: requested, changes: changed, kept: kept_states, said };
+    let checks = Checks { wanted: seen.checks(), answers };
+    let targets = seen.notify();
+    let handle = seen.handle(requests, changes, source, history);
+    let notifications = Notifications { targets, told };
+    supervise(Tasks { core, ways, inbox, handle, socket, metrics, checks, notifications, signals, detach, ready }).await
 }
 
 struct Tasks<W> {
@@ -129,14 +158,28 @@ struct Tasks<W> {
     handle: Handle,
     socket: Socket,
     metrics: Option<TcpListener>,
+    checks: Checks,
+    notifications: Notifications,
     signals: mpsc::Receiver<Signal>,
     detach: bool,
     ready: Box<dyn FnOnce() + Send>,
 }
 
+/// What rollouts want to be checked, and who is told what was answered.
+struct Checks {
+    wanted: watch::Receiver<Vec<Wanted>>,
+    answers: mpsc::Sender<Said>,
+}
+
+/// Who is notified of what happens after which event.
+struct Notifications {
+    targets: watch::Receiver<Vec<Notify>>,
+    told: u64,
+}
+
 /// Starts the tasks, waits for the signal to stop or for one that ends by itself, and ends them: first those that take requests, then the core.
 async fn supervise<W: WaySource>(tasks: Tasks<W>) -> Result<(), AgentError> {
-    let Tasks { core, ways, inbox, handle, socket, metrics, signals, detach, ready } = tasks;
+    let Tasks { core, ways, inbox, handle, socket, metrics, checks, notifications, signals, detach, ready } = tasks;
     let (stop, stopped) = watch::channel(false);
     let detach = detach || core.config.agent.detach_on_stop;
 
@@ -151,6 +194,21 @@ async fn supervise<W: WaySource>(tasks: Tasks<W>) -> Result<(), AgentError> {
         let (handle, stopped) = (Arc::new(handle.clone()), stopped.clone());
         spawn(&mut servers, "the metrics' server", async move { Ok(metrics::server::run(listener, handle, stopped).await) });
     }
+    spawn(&mut servers, probes::NAME, {
+        let (Checks { wanted, answers }, stopped) = (checks, stopped.clone());
+        async move {
+            probes::run(Arc::new(Client::default()), wanted, answers, stopped).await;
+            Ok(Ended { cut: 0 })
+        }
+    });
+    spawn(&mut servers, notify::NAME, {
+        let (Notifications { targets, told }, stopped) = (notifications, stopped.clone());
+        let events = handle.follow(told);
+        async move {
+            notify::run(Arc::new(Client::default()), targets, events, notify::node_name(), Tallies::default(), stopped).await;
+            Ok(Ended { cut: 0 })
+        }
+    });
     let mut obey = JoinSet::new();
     obey.spawn(signals::obey(signals, handle.clone()));
     ready();
@@ -181,11 +239,16 @@ async fn supervise<W: WaySource>(tasks: Tasks<W>) -> Result<(), AgentError> {
     if core_task.is_empty() {
         return unexpected.map_or(Ok(()), Err);
     }
-    // An agent that failed does not take the data plane with it.
-    let detach = detach && !failed_before;
     let ending = async {
         // If the core is gone, that is found out with its task.
-        drop(handle.ask(move |core, now| core.end(detach, now)).await);
+        let end = if failed_before {
+            End::Failed
+        } else if detach {
+            End::Detach
+        } else {
+            End::Stop
+        };
+        drop(handle.ask(move |core, now| core.end(end, now)).await);
         core_task.join_next().await
     };
     let ended = match timeout(DEADLINE, ending).await {

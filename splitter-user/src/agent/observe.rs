@@ -8,14 +8,14 @@ use std::{
 
 use super::{
     clock::{self, Moment},
-    core::{AGENT, Core, NoWay, key},
+    core::{AGENT, Core, NoWay, has_canary, key},
     keep::Unsaved,
 };
 use crate::{
     controller::{Cohorts, Count, Meter, Tally, Verdict, Window, judge},
     dataplane::{Counters, ServiceSample},
     desired::{self, Desired, Origin},
-    model::{Breach, Cohort, ServiceName},
+    model::{Breach, Cohort, Existing, ServiceName},
     store::{EventKind, Finding, FlipReason},
 };
 
@@ -47,10 +47,13 @@ impl Core {
         let began = clock::now().instant;
         self.sample = dataplane.sample();
         self.sampling = Some(clock::now().instant.saturating_duration_since(began));
+        self.sampled_at = Some(began);
+        self.flip_tripped(now);
         let findings: Vec<(ServiceName, Breach, Finding)> = self.measure(now.instant);
         for (name, limits, finding) in findings {
-            self.flip_for(&name, &limits, finding, now);
+            self.flip_by_itself(&name, FlipReason::Breach { finding }, limits.existing, now);
         }
+        self.conduct(now);
     }
 
     fn measure(&mut self, now: Instant) -> Vec<(ServiceName, Breach, Finding)> {
@@ -64,7 +67,7 @@ impl Core {
                 gauge.window = Window::new(limits.window);
             }
             let happened = gauge.meter.read(&counts(sample));
-            if flip.is_some() {
+            if flip.is_some() || !has_canary(service) {
                 continue;
             }
             gauge.window.add(now, happened);
@@ -77,19 +80,22 @@ impl Core {
         findings
     }
 
-    fn flip_for(&mut self, name: &ServiceName, limits: &Breach, finding: Finding, now: Moment) {
-        let reason = FlipReason::Breach { finding };
+    /// Flips a service for a reason that nobody gave. Whether it could.
+    pub(super) fn flip_by_itself(&mut self, name: &ServiceName, reason: FlipReason, existing: Existing, now: Moment) -> bool {
+        let why = reason.to_string();
         let origin = Origin { at: now.at, by: AGENT };
-        let flipped = desired::flip(&self.config, &self.state, name, reason, limits.existing, origin)
+        let flipped = desired::flip(&self.config, &self.state, name, reason, existing, origin)
             .map_err(|refusal| refusal.to_string())
             .and_then(|next| self.commit_flip(name, next, now).map_err(|error| error.to_string()));
-        if let Err(error) = flipped {
-            tracing::error!(service = %name, %finding, %error, "a service that crossed a limit could not be flipped");
+        if let Err(error) = &flipped {
+            tracing::error!(service = %name, why, %error, "a service could not be flipped");
         }
+        flipped.is_ok()
     }
 
     /// What is done about once a second: count the living, tell what has ended, keep what isn't kept, try again what failed.
     pub(super) fn sweep(&mut self, now: Moment) {
+        self.archive();
         let Some(dataplane) = &mut self.dataplane else {
             if self.unsaved != Unsaved::Nothing {
                 self.save();
@@ -97,6 +103,7 @@ impl Core {
             return;
         };
         self.live = Some(dataplane.sweep());
+        self.note_recent();
         let sample = &self.sample;
         self.removed
             .retain(|(key, backend), _| sample.services.get(key).is_some_and(|service| service.backends.contains_key(backend)));
@@ -120,6 +127,7 @@ impl Core {
     /// The first sweep: what has ended already isn't told again.
     pub(super) fn look_around(&mut self) {
         self.live = self.dataplane.as_mut().map(|dataplane| dataplane.sweep());
+        self.note_recent();
         self.told.drained = self.drained();
     }
 
@@ -223,7 +231,7 @@ impl Core {
     }
 }
 
-fn counts(sample: &ServiceSample) -> BTreeMap<SocketAddr, Count> {
+pub(super) fn counts(sample: &ServiceSample) -> BTreeMap<SocketAddr, Count> {
     let count = |counters: &Counters| Tally {
         opened: counters.opened,
         completed: counters.completed,

@@ -8,22 +8,26 @@ use std::{
 };
 
 use super::{
+    breaker::finding,
     clock::Moment,
     core::{Core, key},
     keep::Unsaved,
+    recent::{milliseconds, shows_handshakes, shows_responses},
 };
 use crate::{
     api::{
-        command::CommandResult,
+        command::{CommandError, CommandResult},
         wire::{
-            AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, CohortStatus, Counters, Event, FlipCause,
-            InterfaceStatus, Networks, ServiceStatus, Status, Traffic, Way, Weights,
+            AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, BreakerStatus, CohortStatus, Counters, FlipCause,
+            InterfaceStatus, LeaseStatus, Networks, RanOut, RolloutBrief, RolloutStatus, ServiceStatus, Status, Traffic, Trip,
+            Way, Weights,
         },
     },
-    dataplane::{self, AttachedMode, BackendSample, TableUse},
+    dataplane::{self, AttachedMode, BackendSample, Lease, ServiceSample, TableUse},
     desired::Desired,
-    metrics::{BackendSnapshot, CohortSnapshot, LastReload, ServiceSnapshot, Snapshot, Table, TableSnapshot},
-    model::{BackendWeight, Cohort, Mode, NetworkList, ServiceName},
+    metrics::{BackendSnapshot, CohortSnapshot, Histogram, LastReload, ServiceSnapshot, Snapshot, Table, TableSnapshot},
+    model::{BackendWeight, Cohort, Mode, NetworkList, Protocol, Service, ServiceName},
+    store,
 };
 
 /// A table that is fuller than this, in percent, is told about.
@@ -51,9 +55,20 @@ impl Core {
             started_at: self.started_at,
             adoptions: u64::from(self.info.adoptions),
             interfaces: interfaces.collect(),
+            lease: self.lease_status(),
             last_reload: self.last_reload.clone(),
             alerts: self.agent_alerts(),
         }
+    }
+
+    fn lease_status(&self) -> Option<LeaseStatus> {
+        let Lease::Valid(left) = self.dataplane.as_ref()?.lease() else { return None };
+        Some(LeaseStatus {
+            length_ms: milliseconds(self.config.agent.lease),
+            left_ms: milliseconds(left),
+            resume: self.config.agent.resume.into(),
+            ran_out: self.lapses.last.map(|lapse| RanOut { at: lapse.since, lasted_ms: milliseconds(lapse.lasted) }),
+        })
     }
 
     fn agent_alerts(&self) -> Vec<String> {
@@ -61,12 +76,17 @@ impl Core {
         if self.dataplane.is_none() {
             alerts.push("the data plane was detached: nothing is split until the agent is restarted".to_owned());
         }
+        if self.dataplane.as_ref().is_some_and(|dataplane| matches!(dataplane.lease(), Lease::RanOut(_))) {
+            let why = "services that are not to resume by themselves could not be flipped; it is tried again with each sample";
+            alerts.push(format!("the lease has run out and is not renewed: {why}"));
+        }
         if let Some(why) = &self.not_applied {
             alerts.push(format!("the data plane isn't what it should be, which is tried again every second: {why}"));
         }
         if let Unsaved::Failed(why) = &self.unsaved {
             alerts.push(format!("what happened lately is not kept, which is tried again every second: {why}"));
         }
+        alerts.extend(self.archive.alert());
         for (what, table) in self.tables() {
             if table.used.saturating_mul(100) > table.capacity.saturating_mul(NEARLY_FULL) {
                 let (used, capacity) = (table.used, table.capacity);
@@ -98,11 +118,29 @@ impl Core {
                 source: desired.weight_source.into(),
             },
             flip: desired.flip.clone().map(Into::into),
+            breaker: sample.and_then(|sample| breaker_status(service, sample, now)),
+            on_lease_expiry: Some(service.on_lease_expiry),
             canary_fallback: sample.map(|sample| sample.canary_fallback),
             refusals: sample.map(|sample| moved(&sample.refused)).unwrap_or_default(),
-            cohorts: self.cohorts(desired),
+            cohorts: self
+                .cohorts(desired)
+                .into_iter()
+                .map(|cohort| CohortStatus { recent: self.recent(service, cohort.cohort), ..cohort })
+                .collect(),
             alerts: self.service_alerts(desired, now),
+            rollout: self.rollout(&service.name).map(RolloutBrief::from),
         }
+    }
+
+    /// A service's rollout that goes on, or its last one.
+    pub(super) fn rollout_status(&self, name: &ServiceName) -> CommandResult<RolloutStatus> {
+        let desired = self.find(name)?;
+        self.rollout(&desired.service.name).ok_or_else(|| CommandError::no_rollout(name))
+    }
+
+    fn rollout(&self, name: &ServiceName) -> Option<RolloutStatus> {
+        let run = self.state.service(name)?.rollout.as_deref()?;
+        Some(RolloutStatus::new(name, run))
     }
 
     fn service_alerts(&self, desired: &Desired, now: Moment) -> Vec<String> {
@@ -121,6 +159,9 @@ impl Core {
         }
         for label in self.exhausted(desired, now) {
             alerts.push(format!("connections were refused within the last minute: {label}"));
+        }
+        if let Some((_, why)) = self.conductors.get(&desired.service.name).and_then(|conductor| conductor.stuck.as_ref()) {
+            alerts.push(format!("the rollout can't go on, which is tried again every second: {why}"));
         }
         alerts
     }
@@ -147,7 +188,7 @@ impl Core {
             },
             connections: self.connections(desired, backend.address),
             way: self.wire_way(service.mode, backend.address.ip()),
-            counters: self.backend_sample(desired, backend.address).map(|sample| counters(service.mode, &sample.counters)),
+            counters: self.backend_sample(desired, backend.address).map(|sample| counters(service, &sample.counters)),
         });
         let mut all: Vec<BackendStatus> = asked.collect();
         for (address, sample) in self.removed(desired, cohort) {
@@ -158,7 +199,7 @@ impl Core {
                 state: BackendState::Removed,
                 connections: self.connections(desired, address),
                 way: Way::Missing { missing: "not followed any more: packets go the way that was known last".to_owned() },
-                counters: Some(counters(service.mode, &sample.counters)),
+                counters: Some(counters(service, &sample.counters)),
             });
         }
         all
@@ -200,8 +241,8 @@ impl Core {
     }
 
     /// Events after one that is known.
-    pub(super) fn events_after(&self, id: u64) -> Vec<Event> {
-        self.state.events_after(id).cloned().map(Event::from).collect()
+    pub(super) fn events_after(&self, id: u64) -> Vec<store::Event> {
+        self.state.events_after(id).cloned().collect()
     }
 
     /// Everything that the metrics tell.
@@ -212,6 +253,12 @@ impl Core {
             adoptions: u64::from(self.info.adoptions),
             last_reload: self.last_reload.as_ref().map(|reload| LastReload { at: reload.at, ok: reload.ok }),
             sampling: self.sampling,
+            lease_left: self.dataplane.as_ref().and_then(|dataplane| match dataplane.lease() {
+                Lease::Valid(left) => Some(left),
+                Lease::Released | Lease::RanOut(_) => None,
+            }),
+            leases_ran_out: self.lapses.count,
+            lease_ran_out: self.lapses.last.map(|lapse| lapse.since),
             skipped: owned(&self.sample.skipped),
             dropped: owned(&self.sample.dropped),
             tables: tables.map(|(table, of)| TableSnapshot { table, capacity: of.capacity, used: Some(of.used) }).collect(),
@@ -229,16 +276,23 @@ impl Core {
             weight_in_force: sample.map(|sample| sample.weight),
             flip: desired.flip.as_ref().map(|flip| FlipCause::from(&flip.reason)),
             flips: flips.map(|((_, cause), count)| (*cause, *count)).collect(),
+            breaker_tripped: sample.filter(|s| service.breaker.is_some() || s.trip.is_some()).map(|s| s.trip.is_some()),
             canary_fallback: sample.map(|sample| sample.canary_fallback),
             refusals: sample.map(|sample| owned(&sample.refused)).unwrap_or_default(),
             cohorts: Cohort::ALL.into_iter().map(|cohort| self.cohort_snapshot(desired, cohort)).collect(),
+            rollout: self.rollout(&service.name),
         }
     }
 
     fn cohort_snapshot(&self, desired: &Desired, cohort: Cohort) -> CohortSnapshot {
         let backends = self.cohort(desired, cohort);
+        let service = &desired.service;
+        let sample = self.sample.services.get(&key(service)).filter(|_| self.dataplane.is_some());
+        let times = sample.map(|sample| &sample.times[cohort]);
         CohortSnapshot {
             cohort,
+            handshake: times.filter(|_| shows_handshakes(service)).map(|times| histogram(&times.handshake)),
+            first_response: times.filter(|_| shows_responses(service)).map(|times| histogram(&times.first_response)),
             usable_backends: backends.iter().filter(|backend| backend.state == BackendState::Active).count() as u64,
             backends: backends
                 .into_iter()
@@ -253,8 +307,8 @@ impl Core {
 }
 
 /// Replies don't pass the node in `dsr`: what only they could show is left out, not told as 0.
-fn counters(mode: Mode, counters: &dataplane::Counters) -> Counters {
-    let nat = mode == Mode::Nat;
+fn counters(service: &Service, counters: &dataplane::Counters) -> Counters {
+    let nat = service.mode == Mode::Nat;
     Counters {
         to_backend: Traffic { packets: counters.packets_to, bytes: counters.bytes_to },
         from_backend: nat.then_some(Traffic { packets: counters.packets_from, bytes: counters.bytes_from }),
@@ -264,7 +318,26 @@ fn counters(mode: Mode, counters: &dataplane::Counters) -> Counters {
         timed_out: counters.timed_out,
         reset: counters.reset_by_backend.saturating_add(counters.reset_by_client),
         closed: counters.closed,
+        reset_by_backend: nat.then_some(counters.reset_by_backend),
+        unreachable: nat.then_some(counters.unreachable),
+        retransmitted: (service.protocol == Protocol::Tcp).then_some(counters.retransmitted),
+        established: Some(counters.established),
+        ended: Some(counters.ended),
     }
+}
+
+/// None for a service that has no breaker, unless one that it had before has tripped.
+fn breaker_status(service: &Service, sample: &ServiceSample, now: Moment) -> Option<BreakerStatus> {
+    let trip = sample.trip.map(|trip| {
+        let finding = finding(&trip, now);
+        Trip { at: finding.tripped_at, cause: finding.cause, reason: finding.to_string() }
+    });
+    (service.breaker.is_some() || trip.is_some()).then_some(BreakerStatus { tripped: trip.is_some(), trip })
+}
+
+/// Times as the metrics tell them.
+fn histogram(times: &dataplane::Times) -> Histogram {
+    Histogram { sum: times.sum, counts: times.counts.clone() }
 }
 
 fn owned(labels: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {

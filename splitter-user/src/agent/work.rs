@@ -1,8 +1,9 @@
 //! The core's task: what wakes it, and nothing else.
 
-use std::time::Duration;
+use std::{future::pending, io, os::fd::OwnedFd, time::Duration};
 
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     sync::mpsc,
     time::{Interval, MissedTickBehavior, interval},
 };
@@ -15,6 +16,7 @@ use super::{
     keep::{self, Change, Kept},
     ways::WaySource,
 };
+use crate::checks::Said;
 
 /// What errors call it.
 pub(super) const NAME: &str = "the core";
@@ -33,14 +35,17 @@ pub(super) struct Inbox {
     pub(super) changes: mpsc::Receiver<Change>,
     /// What became of states that were to be kept.
     pub(super) kept: mpsc::UnboundedReceiver<Kept>,
+    /// What checks have answered.
+    pub(super) said: mpsc::Receiver<Said>,
 }
 
 /// Works until the core says that it has ended.
 pub(super) async fn work<W: WaySource>(mut core: Core, mut ways: W, inbox: Inbox) -> Result<(), AgentError> {
-    let Inbox { mut requests, mut changes, mut kept } = inbox;
+    let Inbox { mut requests, mut changes, mut kept, mut said } = inbox;
     let mut every = core.config.agent.sample_interval;
     let (mut sample, mut sweep, mut trace) = (ticks(every), ticks(SWEEP), ticks(TRACE));
     let mut watched = core.destinations();
+    let mut bell = hang_up(&core);
     loop {
         let asked = tokio::select! {
             Some(request) = requests.recv() => {
@@ -55,8 +60,21 @@ pub(super) async fn work<W: WaySource>(mut core: Core, mut ways: W, inbox: Inbox
                 core.on_kept(told.ok_or_else(gone)?, clock::now());
                 true
             }
+            Some(said) = said.recv() => {
+                core.answered(said);
+                false
+            }
+            heard = ring(bell.as_ref()) => {
+                if let Err(error) = heard {
+                    tracing::error!(%error, "breakers can't be listened to any more; trips are found with the next sample");
+                    bell = None;
+                }
+                core.hear(clock::now());
+                false
+            }
             _ = sample.tick() => {
                 core.observe(clock::now());
+                core.keep_lease(clock::now());
                 false
             }
             _ = sweep.tick() => {
@@ -83,6 +101,9 @@ pub(super) async fn work<W: WaySource>(mut core: Core, mut ways: W, inbox: Inbox
         if core.ended {
             break;
         }
+        if core.dataplane.is_none() {
+            bell = None;
+        }
         if asked {
             let destinations = core.destinations();
             if destinations != watched {
@@ -100,7 +121,30 @@ pub(super) async fn work<W: WaySource>(mut core: Core, mut ways: W, inbox: Inbox
         core.on_kept(told, clock::now());
     }
     core.keeper.end();
+    core.archive.end();
     ways.stop().await;
+    Ok(())
+}
+
+/// The data plane's bell, where it has one. Without it trips are found with the next sample.
+fn hang_up(core: &Core) -> Option<AsyncFd<OwnedFd>> {
+    let bell = core.dataplane.as_ref()?.bell()?;
+    // SAFETY: the descriptor is open, for it is owned; the `AsyncFd` has it until it's dropped and is only asked for readiness, so nobody closes or replaces it meanwhile.
+    let registered = unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) };
+    match registered {
+        Ok(bell) => Some(bell),
+        Err(error) => {
+            tracing::warn!(%error, "breakers can't be listened to; trips are found with the next sample");
+            None
+        }
+    }
+}
+
+/// Waits until the bell rings.
+async fn ring(bell: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    let Some(bell) = bell else { return pending().await };
+    // Cleared before it's read: what rings in between rings again.
+    bell.readable().await?.clear_ready();
     Ok(())
 }
 

@@ -18,8 +18,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::JoinHandle};
 
 use super::wire::{
-    AddBackend, BackendList, Detached, DoctorReport, ErrorBody, Event, ExplainRequest, Explanation, FlipRequest, NetworkChange,
-    NetworkChanged, Networks, Reload, ServiceStatus, SetBackendWeight, SetWeight, Status, TraceFilter, TraceRecord, VersionInfo,
+    AddBackend, BackendList, Detached, DoctorReport, ErrorBody, Event, ExplainRequest, Explanation, FlipRequest, History,
+    NetworkChange, NetworkChanged, Networks, Reload, RolloutAction, RolloutStatus, ServiceStatus, SetBackendWeight, SetWeight,
+    Status, TraceFilter, TraceRecord, VersionInfo,
 };
 use crate::model::{BackendWeight, ServiceName, Weight};
 
@@ -278,6 +279,37 @@ impl Client {
     /// See [`ClientError`].
     pub async fn doctor(&self) -> Result<DoctorReport, ClientError> {
         self.get("/v1/doctor").await
+    }
+
+    /// The service's rollout.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rollout(&self, service: &ServiceName) -> Result<RolloutStatus, ClientError> {
+        self.get(&format!("/v1/services/{service}/rollout")).await
+    }
+
+    /// Begins a rollout, or asks something of it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn change_rollout(&self, service: &ServiceName, action: RolloutAction) -> Result<RolloutStatus, ClientError> {
+        let path = |word: &str| format!("/v1/services/{service}/rollout/{word}");
+        match action {
+            RolloutAction::Word(word) => self.call(Method::POST, &path(word.as_str())).await,
+            RolloutAction::Promote(request) => self.send(Method::POST, &path("promote"), &request).await,
+        }
+    }
+
+    /// Rollouts, of one service or of all.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn history(&self, service: Option<&ServiceName>, limit: Option<u32>) -> Result<History, ClientError> {
+        let service = service.map(|service| format!("service={service}"));
+        let limit = limit.map(|limit| format!("limit={limit}"));
+        let query: Vec<String> = service.into_iter().chain(limit).collect();
+        self.get(&format!("/v1/history?{}", query.join("&"))).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

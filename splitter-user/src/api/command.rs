@@ -6,7 +6,8 @@ use futures::stream::BoxStream;
 
 use super::wire::{
     AddBackend, BackendList, Detached, DoctorReport, ErrorBody, ErrorCode, Event, ExplainRequest, Explanation, FlipRequest,
-    NetworkChange, NetworkChanged, Networks, Reload, ServiceStatus, Status, TraceFilter, TraceRecord, VersionInfo,
+    History, NetworkChange, NetworkChanged, Networks, Reload, RolloutAction, RolloutStatus, ServiceStatus, Status, TraceFilter,
+    TraceRecord, VersionInfo,
 };
 use crate::{
     config::ConfigError,
@@ -96,6 +97,12 @@ impl CommandError {
             .remedy(format!("`splitter backend list {name}` lists its backends"))
     }
 
+    /// The service has had no rollout.
+    #[must_use]
+    pub fn no_rollout(name: &ServiceName) -> Self {
+        Refusal::NoRollout { service: name.clone() }.into()
+    }
+
     /// `explain` without a port on a service whose decisions depend on it.
     #[must_use]
     pub fn port_needed(name: &ServiceName, request: &ExplainRequest) -> Self {
@@ -109,16 +116,23 @@ impl CommandError {
 impl From<Refusal> for CommandError {
     fn from(refusal: Refusal) -> Self {
         let kind = match &refusal {
-            Refusal::UnknownService { .. } | Refusal::UnknownBackend { .. } | Refusal::UnknownNetwork { .. } => {
-                CommandErrorKind::NotFound
-            }
+            Refusal::UnknownService { .. }
+            | Refusal::UnknownBackend { .. }
+            | Refusal::UnknownNetwork { .. }
+            | Refusal::NoRollout { .. } => CommandErrorKind::NotFound,
             Refusal::BackendExists { .. }
             | Refusal::AlreadyDraining { .. }
             | Refusal::NotDraining { .. }
             | Refusal::AlreadyFlipped { .. }
             | Refusal::NotFlipped { .. }
             | Refusal::NetworkExists { .. }
-            | Refusal::NetworkInOther { .. } => CommandErrorKind::Conflict,
+            | Refusal::NetworkInOther { .. }
+            | Refusal::RolloutRuns { .. }
+            | Refusal::RolloutFlipped { .. }
+            | Refusal::NoPlan { .. }
+            | Refusal::NoCanary { .. }
+            | Refusal::FlippedAlready { .. }
+            | Refusal::Rollout { .. } => CommandErrorKind::Conflict,
             Refusal::Invalid { .. } => CommandErrorKind::Invalid,
         };
         Self::new(kind, refusal.to_string())
@@ -256,4 +270,18 @@ pub trait Commands: Send + Sync + 'static {
 
     /// The agent's view of why packets may not reach a backend.
     fn doctor(&self) -> impl Future<Output = CommandResult<DoctorReport>> + Send;
+
+    /// The service's rollout that goes on, or its last one. A service that had none is [`CommandErrorKind::NotFound`].
+    fn rollout(&self, service: ServiceName) -> impl Future<Output = CommandResult<RolloutStatus>> + Send;
+
+    /// Begins a rollout, or carries out what is asked of it. What the rollout's state forbids is a [`CommandErrorKind::Conflict`].
+    fn change_rollout(
+        &self,
+        service: ServiceName,
+        action: RolloutAction,
+        by: Caller,
+    ) -> impl Future<Output = CommandResult<RolloutStatus>> + Send;
+
+    /// Rollouts, of one service or of all: those that go on, then the latest. A service that isn't there and had none is [`CommandErrorKind::NotFound`].
+    fn history(&self, service: Option<ServiceName>, limit: u32) -> impl Future<Output = CommandResult<History>> + Send;
 }

@@ -1,6 +1,10 @@
 //! For tests: values with everything in them, and an agent's core that writes down what it was asked.
 
+mod history;
+pub mod rollout;
+
 use std::{
+    collections::VecDeque,
     future::pending,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
@@ -12,18 +16,21 @@ use futures::{
     stream::{self, BoxStream},
 };
 
+pub use history::{history, plan};
+
 use super::{
     command::{Caller, CommandError, CommandErrorKind, CommandResult, Commands},
     wire::{
-        AddBackend, AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, Check, CheckResult, CohortStatus,
-        Counters, Decision, Detached, DoctorReport, Event, ExplainRequest, Explanation, Flip, FlipCause, FlipRequest,
-        Hypothetical, InterfaceStatus, MaglevSlot, NetworkChange, NetworkChanged, Networks, Place, Reload, Rule, ServiceStatus,
-        Status, TraceFilter, TraceRecord, Traffic, Verdict, VersionInfo, Way, WeightSource, Weights,
+        AddBackend, AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, BreakerStatus, Check, CheckResult,
+        CohortStatus, Counters, Decision, Detached, DoctorReport, Event, ExplainRequest, Explanation, Flip, FlipCause,
+        FlipRequest, History, Hypothetical, InterfaceStatus, LeaseStatus, MaglevSlot, NetworkChange, NetworkChanged, Networks,
+        Place, RanOut, Recent, Reload, ResumeWord, RolloutAction, RolloutBrief, RolloutStatus, Rule, ServiceStatus, Status,
+        Times, TraceFilter, TraceRecord, Traffic, Trip, Verdict, VersionInfo, Way, WeightSource, Weights,
     },
 };
 use crate::{
-    model::{Affinity, BackendWeight, Cohort, Existing, Mode, Protocol, ServiceName, Weight},
-    store::{self, EventKind, Finding, FlipReason, Sample},
+    model::{Affinity, BackendWeight, Cohort, Existing, Mode, OnLeaseExpiry, Protocol, ServiceName, Weight},
+    store::{self, Abort, EventKind, Finding, FlipReason, Moved, Sample, TripCause, TripFinding, TripTally},
 };
 
 /// What was asked of a [`Fake`].
@@ -46,6 +53,9 @@ pub enum Asked {
     Reload(Caller),
     Detach(Caller),
     Doctor,
+    Rollout(ServiceName),
+    ChangeRollout(ServiceName, RolloutAction, Caller),
+    History(Option<ServiceName>, u32),
 }
 
 /// An agent's core with the services of [`status`]: `web` and `dns`. Changes are written down and change nothing.
@@ -54,6 +64,7 @@ pub struct Fake {
     asked: Mutex<Vec<Asked>>,
     fails: Option<CommandError>,
     hangs: bool,
+    rollouts: Mutex<VecDeque<CommandResult<RolloutStatus>>>,
 }
 
 impl Fake {
@@ -65,6 +76,23 @@ impl Fake {
     /// No command is ever answered.
     pub fn hanging() -> Self {
         Self { hangs: true, ..Self::default() }
+    }
+
+    /// Every question about a rollout, and every change of one, is answered by the next of these; the last stays.
+    pub fn with_rollouts(answers: impl IntoIterator<Item = CommandResult<RolloutStatus>>) -> Self {
+        Self { rollouts: Mutex::new(answers.into_iter().collect()), ..Self::default() }
+    }
+
+    fn next_rollout(&self, service: &ServiceName) -> CommandResult<RolloutStatus> {
+        found(service)?;
+        let mut answers = self.rollouts.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = answers.len() <= 1;
+        let next = if last { answers.front().cloned() } else { answers.pop_front() };
+        match next {
+            Some(answer) => answer,
+            None if *service == name("web") => Ok(rollout::status()),
+            None => Err(CommandError::no_rollout(service)),
+        }
     }
 
     /// Everything that was asked, in order.
@@ -224,6 +252,24 @@ impl Commands for Fake {
         self.ask(Asked::Doctor).await?;
         Ok(doctor())
     }
+
+    async fn rollout(&self, service: ServiceName) -> CommandResult<RolloutStatus> {
+        self.ask(Asked::Rollout(service.clone())).await?;
+        self.next_rollout(&service)
+    }
+
+    async fn change_rollout(&self, service: ServiceName, action: RolloutAction, by: Caller) -> CommandResult<RolloutStatus> {
+        self.ask(Asked::ChangeRollout(service.clone(), action, by)).await?;
+        self.next_rollout(&service)
+    }
+
+    async fn history(&self, service: Option<ServiceName>, limit: u32) -> CommandResult<History> {
+        self.ask(Asked::History(service.clone(), limit)).await?;
+        let mut all = history();
+        all.rollouts.retain(|rollout| service.as_ref().is_none_or(|name| rollout.service == *name));
+        all.rollouts.truncate(limit as usize);
+        Ok(all)
+    }
 }
 
 pub fn name(name: &str) -> ServiceName {
@@ -272,6 +318,12 @@ pub fn status() -> Status {
                 InterfaceStatus { name: "eth0".to_owned(), mode: AttachMode::Native },
                 InterfaceStatus { name: "eth1".to_owned(), mode: AttachMode::Generic },
             ],
+            lease: Some(LeaseStatus {
+                length_ms: 10_000,
+                left_ms: 9_930,
+                resume: ResumeWord::Auto,
+                ran_out: Some(RanOut { at: time("2026-03-01T08:12:00.5Z"), lasted_ms: 4_250 }),
+            }),
             last_reload: Some(Reload {
                 at: time("2026-03-01T09:00:00Z"),
                 ok: false,
@@ -301,28 +353,56 @@ fn web() -> ServiceStatus {
         timed_out: 2,
         reset: 1,
         closed: 90 * scale,
+        reset_by_backend: Some(1),
+        unreachable: Some(refused / 4),
+        retransmitted: Some(3),
+        established: Some(100 * scale),
+        ended: Some(100 * scale - scale / 24),
     };
+    let recent = |attempts, failed, handshake| Recent {
+        window_ms: 58_000,
+        attempts,
+        resolved: attempts,
+        failed,
+        failure_ratio: (attempts >= 10).then_some(failed as f64 / attempts as f64),
+        handshake: Some(handshake),
+        first_response: Some(Times { count: 4, p50_us: None, p90_us: None, p99_us: None }),
+    };
+    let fast = Times { count: 5_510, p50_us: Some(412), p90_us: Some(1_234), p99_us: Some(10_300) };
+    let few = Times { count: 75, p50_us: Some(1_020_000), p90_us: Some(1_310_000), p99_us: None };
     ServiceStatus {
         name: name("web"),
         protocol: Protocol::Tcp,
         address: address("192.0.2.10:80"),
         mode: Mode::Nat,
         affinity: Affinity::Connection,
-        weights: Weights { asked: weight("5%"), in_force: Some(weight("5%")), source: WeightSource::Command },
+        weights: Weights { asked: weight("5%"), in_force: Some(weight("5%")), source: WeightSource::Rollout },
         flip: None,
+        breaker: Some(BreakerStatus { tripped: false, trip: None }),
+        on_lease_expiry: Some(OnLeaseExpiry::Stable),
         canary_fallback: Some(0),
         refusals: [("unknown_connection".to_owned(), 3)].into(),
         cohorts: vec![
-            CohortStatus::new(
-                Cohort::Stable,
-                vec![
-                    backend("10.1.0.2:8080", 1, BackendState::Active, 812, counters(19_000, 0)),
-                    backend("10.1.0.3:8080", 2, BackendState::Draining, 7, counters(38, 0)),
-                ],
-            ),
-            CohortStatus::new(Cohort::Canary, vec![backend("10.1.0.4:8080", 1, BackendState::Active, 43, counters(1_000, 17))]),
+            CohortStatus {
+                recent: Some(recent(5_510, 1, fast)),
+                ..CohortStatus::new(
+                    Cohort::Stable,
+                    vec![
+                        backend("10.1.0.2:8080", 1, BackendState::Active, 812, counters(19_000, 0)),
+                        backend("10.1.0.3:8080", 2, BackendState::Draining, 7, counters(38, 0)),
+                    ],
+                )
+            },
+            CohortStatus {
+                recent: Some(recent(92, 17, few)),
+                ..CohortStatus::new(
+                    Cohort::Canary,
+                    vec![backend("10.1.0.4:8080", 1, BackendState::Active, 43, counters(1_000, 17))],
+                )
+            },
         ],
         alerts: vec![],
+        rollout: Some(RolloutBrief::from(rollout::status())),
     }
 }
 
@@ -336,6 +416,16 @@ fn dns() -> ServiceStatus {
         timed_out: 21,
         reset: 0,
         closed: 4_200,
+        reset_by_backend: None,
+        unreachable: None,
+        retransmitted: None,
+        established: Some(4_300),
+        ended: Some(4_220),
+    };
+    let trip = Trip {
+        at: time("2026-03-01T09:30:00.24Z"),
+        cause: TripCause::Timeout,
+        reason: "timeout 6 of 30 (20.00%) on canary, above the breaker's limit of 5%; 0 of 0 on stable".to_owned(),
     };
     ServiceStatus {
         name: name("dns"),
@@ -345,6 +435,8 @@ fn dns() -> ServiceStatus {
         affinity: Affinity::Client,
         weights: Weights { asked: weight("0.25%"), in_force: Some(Weight::ZERO), source: WeightSource::Configuration },
         flip: Some(flip()),
+        breaker: Some(BreakerStatus { tripped: true, trip: Some(trip) }),
+        on_lease_expiry: Some(OnLeaseExpiry::Hold),
         canary_fallback: None,
         refusals: [].into(),
         cohorts: vec![
@@ -372,6 +464,7 @@ fn dns() -> ServiceStatus {
             ),
         ],
         alerts: vec!["no canary backend is reachable".to_owned()],
+        rollout: None,
     }
 }
 
@@ -422,7 +515,28 @@ pub fn events() -> Vec<Event> {
         window: Duration::from_secs(10),
     };
     let flip = EventKind::Flipped { reason: FlipReason::Breach { finding }, existing: Existing::Reset, by: "agent".to_owned() };
-    vec![event(17, "2026-03-01T09:10:00Z", "web", change), event(18, "2026-03-01T09:30:00.25Z", "dns", flip)]
+    let lapse = EventKind::LeaseRanOut {
+        since: time("2026-03-01T10:00:00.5Z"),
+        lasted: Duration::from_millis(4_250),
+        to_stable: vec![name("web")],
+        held: vec![name("dns")],
+        resumed: true,
+    };
+    let canary = TripTally { attempts: 40, completed: 30, refused: 6, due: 35, ..TripTally::default() };
+    let stable = TripTally { attempts: 700, completed: 690, refused: 1, ..TripTally::default() };
+    let (cause, limit, tripped_at) = (TripCause::Refused, weight("5%"), time("2026-03-01T10:20:00Z"));
+    let finding = TripFinding { cause, tripped_at, limit, canary, stable };
+    let (existing, by) = (Existing::Reset, "the agent".to_owned());
+    let trip = EventKind::Flipped { reason: FlipReason::Breaker { finding }, existing, by };
+    let why = Abort::Person { by: "bob".to_owned() };
+    let lapse = Event::from(store::Event { id: 19, at: time("2026-03-01T10:00:04.75Z"), service: None, kind: lapse });
+    vec![
+        event(17, "2026-03-01T09:10:00Z", "web", change),
+        event(18, "2026-03-01T09:30:00.25Z", "dns", flip),
+        lapse,
+        event(20, "2026-03-01T10:20:00.001Z", "web", trip),
+        event(21, "2026-03-01T10:30:00Z", "web", EventKind::Rollout { rollout: 3, what: Moved::Aborted { why } }),
+    ]
 }
 
 pub fn trace() -> Vec<TraceRecord> {

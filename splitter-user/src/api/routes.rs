@@ -22,8 +22,9 @@ use super::{
     connections::stopped,
     reject::{Reject, unknown_method, unknown_path},
     wire::{
-        AddBackend, BackendList, Detached, DoctorReport, ErrorCode, ExplainRequest, Explanation, FlipRequest, NetworkChange,
-        NetworkChanged, Networks, Reload, ServiceStatus, SetBackendWeight, SetWeight, Status, TraceFilter, VersionInfo,
+        AddBackend, BackendList, Detached, DoctorReport, ErrorCode, ExplainRequest, Explanation, FlipRequest, History,
+        NetworkChange, NetworkChanged, Networks, PromoteRequest, Reload, RolloutAction, RolloutStatus, RolloutWord,
+        ServiceStatus, SetBackendWeight, SetWeight, Status, TraceFilter, VersionInfo,
     },
 };
 use crate::model::ServiceName;
@@ -32,7 +33,7 @@ use crate::model::ServiceName;
 pub const NDJSON: &str = "application/x-ndjson";
 
 /// Every call of version 1, as method and path; what `docs/api.md` lists.
-pub const CALLS: [(&str, &str); 19] = [
+pub const CALLS: [(&str, &str); 23] = [
     ("GET", "/v1/version"),
     ("GET", "/v1/status"),
     ("PUT", "/v1/services/{service}/weight"),
@@ -52,6 +53,10 @@ pub const CALLS: [(&str, &str); 19] = [
     ("POST", "/v1/reload"),
     ("POST", "/v1/detach"),
     ("GET", "/v1/doctor"),
+    ("GET", "/v1/services/{service}/rollout"),
+    ("POST", "/v1/services/{service}/rollout/promote"),
+    ("POST", "/v1/services/{service}/rollout/{action}"),
+    ("GET", "/v1/history"),
 ];
 
 /// What every handler has at hand.
@@ -87,6 +92,10 @@ pub fn router<C: Commands>(commands: Arc<C>, request_timeout: Duration, stop: wa
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/detach", post(detach::<C>))
         .route("/v1/doctor", get(doctor::<C>))
+        .route("/v1/services/{service}/rollout", get(rollout::<C>))
+        .route("/v1/services/{service}/rollout/promote", post(promote_rollout::<C>))
+        .route("/v1/services/{service}/rollout/{action}", post(change_rollout::<C>))
+        .route("/v1/history", get(history::<C>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
@@ -229,6 +238,49 @@ async fn detach<C: Commands>(State(context): State<Context<C>>, Extension(by): E
 
 async fn doctor<C: Commands>(State(context): State<Context<C>>) -> Answer<DoctorReport> {
     answer(context.commands.doctor()).await
+}
+
+async fn rollout<C: Commands>(State(context): State<Context<C>>, Path(service): Path<ServiceName>) -> Answer<RolloutStatus> {
+    answer(context.commands.rollout(service)).await
+}
+
+async fn promote_rollout<C: Commands>(
+    State(context): State<Context<C>>,
+    Extension(by): Extension<Caller>,
+    Path(service): Path<ServiceName>,
+    Input(request): Input<PromoteRequest>,
+) -> Answer<RolloutStatus> {
+    answer(context.commands.change_rollout(service, RolloutAction::Promote(request), by)).await
+}
+
+async fn change_rollout<C: Commands>(
+    State(context): State<Context<C>>,
+    Extension(by): Extension<Caller>,
+    Path((service, word)): Path<(ServiceName, RolloutWord)>,
+) -> Answer<RolloutStatus> {
+    answer(context.commands.change_rollout(service, RolloutAction::Word(word), by)).await
+}
+
+/// So many rollouts are told if nobody says how many, and so many at most.
+const ROLLOUTS: (u32, u32) = (20, 1_000);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    service: Option<ServiceName>,
+    limit: Option<u32>,
+}
+
+async fn history<C: Commands>(
+    State(context): State<Context<C>>,
+    Query(HistoryQuery { service, limit }): Query<HistoryQuery>,
+) -> Answer<History> {
+    let (usual, most) = ROLLOUTS;
+    let limit = limit.unwrap_or(usual);
+    if !(1..=most).contains(&limit) {
+        return Err(Reject::new(ErrorCode::Invalid, format!("`limit` is {limit}: it may be 1 to {most}")));
+    }
+    answer(context.commands.history(service, limit)).await
 }
 
 async fn trace<C: Commands>(

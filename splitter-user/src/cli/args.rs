@@ -1,5 +1,11 @@
 //! The command line's words. The comments are the help that users read.
 
+mod rollout;
+mod simulate;
+
+pub(super) use rollout::{RolloutCommand, RolloutName};
+pub(super) use simulate::Simulate;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -41,6 +47,8 @@ pub(super) enum Command {
         /// The configuration file
         file: PathBuf,
     },
+
+    Simulate(Simulate),
 
     /// Find out why packets don't reach a backend
     ///
@@ -95,8 +103,9 @@ pub(super) enum Remote {
     /// Show services, weights, backends and connections
     ///
     /// Shows how things stand: the agent, and for every service (or for one) the weight asked for and in force, whether it is flipped and why,
-    /// its backends with their connections, and what somebody should look at. With `--watch`, rates and the canary's measured
-    /// share, every second. A dash is a number that isn't known.
+    /// what each cohort did in the last minute (new connections, share of failures, how long handshakes took, connections that live), its
+    /// backends with their connections, and what somebody should look at. With `--watch`, rates and the canary's measured
+    /// share, every second. A dash is a number that isn't known, or of which there are too few samples.
     ///
     /// Example: `splitter status web --watch`
     Status {
@@ -129,7 +138,8 @@ pub(super) enum Remote {
     /// Send everything to stable, at once
     ///
     /// From the return on, no new connection reaches the canary, whatever the weight. Established canary connections go on
-    /// (`keep`), or are reset with their next packet so that clients reconnect to stable (`reset`). Lasts until `splitter unflip`.
+    /// (`keep`), or are reset: each client gets a RST in answer to its next packet and reconnects to stable; one that is silent notices nothing until then (`reset`).
+    /// Lasts until `splitter unflip`.
     ///
     /// Example: `splitter flip web --existing reset --reason "500s since 14:02"`
     Flip {
@@ -147,8 +157,8 @@ pub(super) enum Remote {
 
     /// Let the weight count again
     ///
-    /// Ends a flip, whether it was made by hand or by a limit that was crossed. The weight that was asked for is in force again at once: to begin
-    /// smaller, set the weight first.
+    /// Ends a flip, whether it was made by hand, by a limit that was crossed, by the breaker or by a lease that ran out; and arms the breaker, which nothing
+    /// else does. The weight that was asked for is in force again at once: to begin smaller, set the weight first.
     ///
     /// Example: `splitter weight web 1% && splitter unflip web`
     Unflip {
@@ -242,6 +252,28 @@ pub(super) enum Remote {
         /// Remove what is pinned in this directory, with no agent running
         #[arg(long, value_name = "DIR")]
         pins: Option<PathBuf>,
+    },
+
+    /// Take a service to its canary, step by step
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Show the rollouts there were
+    ///
+    /// Shows the rollouts of a service, or of all: first those that go on, then the latest ones. One block each: its number and service, when it
+    /// began and ended and who began it, how it ended and why, and each step with what came of it and both cohorts' failed connections. A dash is what isn't known, or
+    /// didn't come to pass.
+    ///
+    /// Example: `splitter history web --limit 5`
+    History {
+        /// Of this service alone
+        service: Option<ServiceName>,
+
+        /// So many at most, up to 1000 [default: 20]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        limit: Option<u32>,
+
+        #[command(flatten)]
+        output: Output,
     },
 }
 

@@ -27,11 +27,19 @@ pub enum Code {
     NotFound = 5,
     /// The present state forbids it.
     Conflict = 6,
+    /// The rollout that was waited for was flipped.
+    Flipped = 7,
+    /// It was given up.
+    Aborted = 8,
+    /// It waits for somebody.
+    AtGate = 9,
+    /// It has not ended in time.
+    TimedOut = 10,
 }
 
 impl Code {
     /// All of them, with what they mean.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::Ok, "done"),
         (Self::Failed, "failed, or `doctor` found that packets don't get through"),
         (Self::Usage, "wrong usage or wrong input, an invalid configuration included; nothing was changed"),
@@ -39,6 +47,10 @@ impl Code {
         (Self::NotPermitted, "not permitted"),
         (Self::NotFound, "the service, backend or prefix isn't there"),
         (Self::Conflict, "refused by the present state: nothing to undo, there already, another agent runs"),
+        (Self::Flipped, "`rollout wait`: the rollout was flipped, everything goes to stable"),
+        (Self::Aborted, "`rollout wait`: the rollout was aborted"),
+        (Self::AtGate, "`rollout wait`: the rollout waits at a gate until somebody approves"),
+        (Self::TimedOut, "`rollout wait`: the rollout has not ended within `--timeout`"),
     ];
 }
 

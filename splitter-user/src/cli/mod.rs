@@ -6,7 +6,9 @@ mod args;
 mod failure;
 mod local;
 mod remote;
+mod rollout;
 mod show;
+mod simulate;
 mod watch;
 
 pub use args::AgentOptions;
@@ -95,6 +97,7 @@ fn dispatch(args: Args, local: &dyn Local, io: &mut Io) -> Result<(), Failure> {
             io.out.write_all(&script)?;
             Ok(())
         }
+        Command::Simulate(asked) => simulate::run(&asked, io),
         Command::Doctor { config, output } => {
             let mut report = local.doctor(config.as_deref());
             runtime()?.block_on(remote::doctor(&client, &mut report));

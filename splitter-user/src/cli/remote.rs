@@ -6,7 +6,7 @@ use super::{
     Io,
     args::{BackendCommand, NetworkArgs, NetworkCommand, Remote},
     failure::{Code, Failure},
-    show, watch,
+    rollout, show, watch,
 };
 use crate::{
     api::{
@@ -78,6 +78,11 @@ pub(super) async fn run(command: Remote, client: &Client, io: &mut Io<'_>) -> Re
         Remote::Detach { pins: _ } => {
             let detached = client.detach().await?;
             say(io, &format!("detached from {}: nothing is split any more", show::joined(&detached.interfaces)))
+        }
+        Remote::Rollout(command) => rollout::run(command, client, io).await,
+        Remote::History { service, limit, output } => {
+            let history = client.history(service.as_ref(), limit).await?;
+            show::print(io, output, &history, show::history)
         }
     }
 }

@@ -11,9 +11,9 @@ use super::{
 use crate::{api::client::Client, api::wire::Status, model::ServiceName};
 
 /// Home, and clear what is below: without flicker, and what scrolled by before stays.
-const REDRAW: &str = "\x1b[H\x1b[J";
+pub(super) const REDRAW: &str = "\x1b[H\x1b[J";
 /// Everything is cleared once at the start.
-const CLEAR: &str = "\x1b[2J";
+pub(super) const CLEAR: &str = "\x1b[2J";
 
 /// Shows the status until it can't be had, or can't be written any more.
 pub(super) async fn status(

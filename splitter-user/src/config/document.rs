@@ -208,10 +208,15 @@ impl<'v, 't> Table<'v, 't> {
 
     /// Reports a missing key.
     pub(super) fn missing(&self, key: &'static str, problems: &mut Problems<'_>) -> Reported {
-        if self.meant.contains(key) {
+        self.absent(&[key], problems, format_args!("\"{key}\" is missing"))
+    }
+
+    /// Reports that none of these keys is there, with what to do about it.
+    pub(super) fn absent(&self, keys: &[&'static str], problems: &mut Problems<'_>, message: impl fmt::Display) -> Reported {
+        if keys.iter().any(|key| self.meant.contains(key)) {
             return Reported(()); // as the unknown key that it was meant to be
         }
-        problems.report(self.at, &self.place, format_args!("\"{key}\" is missing"))
+        problems.report(self.at, &self.place, message)
     }
 
     fn default(&self, key: &'static str, problems: &mut Problems<'_>) -> Result<DeValue<'static>, Reported> {
@@ -244,4 +249,11 @@ pub(super) struct List<T> {
     pub(super) found: Vec<(usize, Found<T>)>,
     /// Something could not; it was reported.
     pub(super) missing: Option<Reported>,
+}
+
+impl<T> List<T> {
+    /// Where the element of that number stands, if it could be read.
+    pub(super) fn at(&self, index: usize) -> Option<usize> {
+        self.found.iter().find(|(number, _)| *number == index).map(|(_, found)| found.at)
+    }
 }

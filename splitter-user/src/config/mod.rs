@@ -1,14 +1,16 @@
 //! The configuration file: TOML as written, then the validated model.
 //!
-//! Data flows one way: `document` reads the text into values that know their place, `sections` reads each value
-//! by itself, `validate` puts them together, and [`rules`] says what must hold between them. Commands that change a
+//! Data flows one way: `document` reads the text into values that know their place, `sections` and `rollout` read
+//! each value by itself, `validate` puts them together, and [`rules`] says what must hold between them. Commands that change a
 //! service at run time are held to the same rules. Every problem of a file is reported, not only the first.
 
 mod document;
 mod error;
+mod rollout;
 pub mod rules;
 pub mod schema;
 mod sections;
+mod step;
 mod validate;
 mod values;
 
@@ -24,7 +26,7 @@ use std::{
 
 pub use error::{ConfigError, Mark, Problem};
 
-use crate::model::Service;
+use crate::model::{Notify, Service};
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,8 @@ pub struct Config {
     pub nat: Nat,
     /// How much the data plane's tables hold.
     pub tables: Tables,
+    /// Who is told what happens, in the order of the file.
+    pub notify: Vec<Notify>,
     /// What is split, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -60,6 +64,19 @@ pub struct Agent {
     pub sample_interval: Duration,
     /// Whether the data plane is taken away when the agent stops.
     pub detach_on_stop: bool,
+    /// How long the data plane takes the agent to be alive after each sign of life. At least three samples.
+    pub lease: Duration,
+    /// What an agent does that finds that its lease had run out.
+    pub resume: Resume,
+}
+
+/// What becomes of a service that went to stable because the agent's lease had run out, when an agent is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Its weight counts again.
+    Auto,
+    /// It stays on stable, flipped, until somebody takes that back.
+    Manual,
 }
 
 /// Where in the kernel the program runs.

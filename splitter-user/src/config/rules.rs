@@ -3,16 +3,21 @@
 //! The rules look at [`Draft`]s, in which a value may be unknown because it could not be read; a rule that needs it is
 //! silent then, so that one mistake isn't reported as three.
 
+mod rollout;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
+use humantime::format_duration;
 use ipnet::IpNet;
 
+pub use self::rollout::DraftPlan;
 use super::{Nat, PortRange, Tables};
-use crate::model::{Breach, Cohort, Mode, NetworkList, Protocol, Service, ServiceName, Weight};
+use crate::model::{Breach, Breaker, Cohort, Mode, NetworkList, Protocol, Service, ServiceName, Weight};
 
 /// A service as far as it is known.
 #[derive(Clone, Debug)]
@@ -37,6 +42,10 @@ pub struct Draft {
     pub never_canary: Vec<IpNet>,
     /// Its limits.
     pub breach: Option<Breach>,
+    /// Its breaker's limits.
+    pub breaker: Option<Breaker>,
+    /// How a rollout of it goes.
+    pub rollout: Option<DraftPlan>,
 }
 
 /// A backend, and where it stands.
@@ -74,6 +83,8 @@ impl From<&Service> for Draft {
             always_canary: service.always_canary.iter().copied().collect(),
             never_canary: service.never_canary.iter().copied().collect(),
             breach: service.breach,
+            breaker: service.breaker,
+            rollout: service.rollout.as_ref().map(DraftPlan::from),
         }
     }
 }
@@ -105,6 +116,8 @@ impl Violation {
             Part::Whole => self.label.clone(),
             Part::Key(key) => format!("{}, {key}", self.label),
             Part::Backend { cohort, index } => format!("{}, {cohort} backend {}", self.label, index + 1),
+            Part::Step { index } => format!("{}, step {}", self.label, index + 1),
+            Part::Check { index } => format!("{}, check {}", self.label, index + 1),
             Part::Network { list: NetworkList::AlwaysCanary, .. } => format!("{}, always_canary", self.label),
             Part::Network { list: NetworkList::NeverCanary, .. } => format!("{}, never_canary", self.label),
         }
@@ -123,6 +136,16 @@ pub enum Part {
         /// Its cohort.
         cohort: Cohort,
         /// Its number there, from 0.
+        index: usize,
+    },
+    /// A step of its rollout.
+    Step {
+        /// Its number, from 0.
+        index: usize,
+    },
+    /// A check of its rollout.
+    Check {
+        /// Its number, from 0.
         index: usize,
     },
     /// A network.
@@ -183,12 +206,69 @@ pub enum Rule {
     NetworkInBoth { network: IpNet },
     #[error("there is no limit: set at least one of refused, reset and timeout, or leave the section out")]
     NoLimit,
+    #[error("the breaker has no limit: set at least one of refused, timeout, reset and retransmit, or leave the section out")]
+    NoTrip,
     #[error("{limit} can never be crossed: use a limit below 100%, or leave it out")]
     LimitNeverCrossed { limit: Weight },
     #[error("in dsr mode refusals go straight to the client, so they aren't seen: limit timeout instead")]
     RefusedInDsr,
+    #[error(
+        "in dsr mode what the backend sends goes straight to the client, so its resets aren't seen: limit timeout or retransmit instead"
+    )]
+    ResetInDsr,
     #[error("UDP has no RST, so there is nothing to count: limit timeout instead")]
     ResetInUdp,
+    #[error("UDP has no SYN to be sent again: limit timeout instead")]
+    RetransmitInUdp,
+    #[error(
+        "of UDP in dsr mode nothing is seen but the client's packets, so nothing can be limited: use mode nat, or leave the section out"
+    )]
+    UdpInDsr,
+    #[error("there is no step: list at least one, such as \"100%\"")]
+    NoSteps,
+    #[error("there are {count} steps: use at most {most}, and \"1% to 10% over 30m\" for a weight that rises slowly")]
+    TooManySteps { count: usize, most: usize },
+    #[error(
+        "the first step's weight is 0%, which tries nothing: begin with at least 0.01%, and hold a rollout at its start by a gate"
+    )]
+    FirstStepIsNothing,
+    #[error("weight falls from {from} to {to}: each step's is at least the one's before; to go back, abort the rollout")]
+    WeightFalls { from: Weight, to: Weight },
+    #[error(
+        "the ramp from {from} to {to} does not rise: write the lower weight first, or \"{to} for {}\" to stay there",
+        format_duration(*lasts)
+    )]
+    RampFalls { from: Weight, to: Weight, lasts: Duration },
+    #[error("the ramp begins at {from}, below the {before} of the step before: begin it at {before} or above")]
+    RampBeginsBelow { from: Weight, before: Weight },
+    #[error(
+        "the gate names check \"{name}\", which there isn't: write a [[service.rollout.check]] of that name, or name another"
+    )]
+    UnknownGateCheck { name: String },
+    #[error("the name \"{name}\" is taken by check {first}: give each check a name of its own")]
+    CheckTwice { name: String, first: usize },
+    #[error(
+        "timeout ({}) is longer than interval ({}): wait shorter, or ask less often",
+        format_duration(*timeout), format_duration(*interval)
+    )]
+    TimeoutAboveInterval { timeout: Duration, interval: Duration },
+    #[error("nothing says which numbers are bad: set max, min or both")]
+    NoBound,
+    #[error("max ({max}) is below min ({min}), so no number passes: swap them, or leave one out")]
+    NothingPasses { max: String, min: String },
+    #[error(
+        "the steps take {}, so a deadline of {} always ends the rollout first: make it longer, with room for gates and verdicts",
+        format_duration(*take), format_duration(*deadline)
+    )]
+    DeadlineTooShort { deadline: Duration, take: Duration },
+    #[error(
+        "of UDP in dsr mode nothing is seen but the client's packets, so nothing can be compared: use mode nat, or leave the section out"
+    )]
+    CompareInUdpDsr,
+    #[error(
+        "of UDP in dsr mode nothing is seen but the client's packets, so no outcome is known and no step would be passed: use mode nat, or set min_connections = 0"
+    )]
+    ConnectionsInUdpDsr,
     #[error("{count} {what} are asked for, but [tables] {what} is {room}: raise it")]
     TooMany { what: &'static str, count: usize, room: u32 },
 }
@@ -264,6 +344,12 @@ pub fn check(drafts: &[Draft], nat: Option<&Nat>, tables: Option<&Tables>) -> Ve
         networks(draft, &mut add);
         if let Some(breach) = &draft.breach {
             limits(draft, breach, &mut add);
+        }
+        if let Some(breaker) = &draft.breaker {
+            trips(draft, breaker, &mut add);
+        }
+        if let Some(plan) = &draft.rollout {
+            rollout::rollout(draft, plan, &mut add);
         }
     }
     if let Some(tables) = tables {
@@ -382,11 +468,35 @@ fn limits(draft: &Draft, breach: &Breach, add: &mut impl FnMut(Part, Rule)) {
         if limit == Weight::ALL {
             add(Part::Key(key), Rule::LimitNeverCrossed { limit });
         }
-        let of_rst = key != "breach.timeout";
-        if of_rst && draft.protocol == Some(Protocol::Udp) {
+        if key == "breach.reset" && draft.protocol == Some(Protocol::Udp) {
             add(Part::Key(key), Rule::ResetInUdp);
         } else if key == "breach.refused" && draft.mode == Some(Mode::Dsr) {
             add(Part::Key(key), Rule::RefusedInDsr);
+        }
+    }
+}
+
+fn trips(draft: &Draft, breaker: &Breaker, add: &mut impl FnMut(Part, Rule)) {
+    let (udp, dsr) = (draft.protocol == Some(Protocol::Udp), draft.mode == Some(Mode::Dsr));
+    if udp && dsr {
+        return add(Part::Key("breaker"), Rule::UdpInDsr);
+    }
+    let limits = [
+        ("breaker.refused", breaker.refused, dsr.then_some(Rule::RefusedInDsr)),
+        ("breaker.timeout", breaker.timeout, None),
+        ("breaker.reset", breaker.reset, udp.then_some(Rule::ResetInUdp).or(dsr.then_some(Rule::ResetInDsr))),
+        ("breaker.retransmit", breaker.retransmit, udp.then_some(Rule::RetransmitInUdp)),
+    ];
+    if limits.iter().all(|(_, limit, _)| limit.is_none()) {
+        add(Part::Key("breaker"), Rule::NoTrip);
+    }
+    for (key, limit, unseen) in limits {
+        let Some(limit) = limit else { continue };
+        if limit == Weight::ALL {
+            add(Part::Key(key), Rule::LimitNeverCrossed { limit });
+        }
+        if let Some(rule) = unseen {
+            add(Part::Key(key), rule);
         }
     }
 }

@@ -45,6 +45,7 @@ pub const FILE: Section = Section {
         key("agent", "table", Required),
         key("nat", "table", Optional),
         key("tables", "table", Optional),
+        key("notify", "list of tables", Optional),
         key("service", "list of tables", Optional),
     ],
 };
@@ -62,6 +63,8 @@ pub const AGENT: Section = Section {
         key("pin_directory", "path", Default("\"/sys/fs/bpf/splitter\"")),
         key("sample_interval", "duration, 10ms to 10s", Default("\"100ms\"")),
         key("detach_on_stop", "boolean", Default("false")),
+        key("lease", "duration, 500ms to 10m", Default("\"10s\"")),
+        key("resume", "`auto` or `manual`", Default("\"auto\"")),
     ],
 };
 
@@ -101,6 +104,9 @@ pub const SERVICE: Section = Section {
         key("never_canary_file", "path", Optional),
         key("timeouts", "table", Optional),
         key("breach", "table", Optional),
+        key("breaker", "table", Optional),
+        key("rollout", "table", Optional),
+        key("on_lease_expiry", "`stable` or `hold`", Default("\"stable\"")),
     ],
 };
 
@@ -114,7 +120,7 @@ pub const BACKEND: Section = Section {
 pub const TIMEOUTS: Section = Section {
     heading: "[service.timeouts]",
     keys: &[
-        key("connect", "duration, 1s to 4h", Default("\"3s\"")),
+        key("connect", "duration, 100ms to 2m", Default("\"3s\"")),
         key("established", "duration, 1s to 4h", Default("\"2h\"")),
         key("udp", "duration, 1s to 4h", Default("\"2m\"")),
         key("closing", "duration, 1s to 4h", Default("\"30s\"")),
@@ -134,8 +140,93 @@ pub const BREACH: Section = Section {
     ],
 };
 
+/// `[service.breaker]`
+pub const BREAKER: Section = Section {
+    heading: "[service.breaker]",
+    keys: &[
+        key("refused", "percentage", Optional),
+        key("timeout", "percentage", Optional),
+        key("reset", "percentage", Optional),
+        key("retransmit", "percentage", Optional),
+        key("min_attempts", "integer, at least 1", Default("50")),
+        key("window", "duration, 1s to 5m", Default("\"10s\"")),
+        key("worse_than_stable", "factor, 1x to 100x", Optional),
+        key("existing", "`keep` or `reset`", Default("\"reset\"")),
+    ],
+};
+
+/// `[service.rollout]`
+pub const ROLLOUT: Section = Section {
+    heading: "[service.rollout]",
+    keys: &[
+        key("steps", "list of steps", Required),
+        key("min_connections", "integer, at least 0", Default("500")),
+        key("on_breach", "`flip` or `pause`", Default("\"flip\"")),
+        key("existing", "`keep` or `reset`", Default("\"reset\"")),
+        key("on_no_data", "`hold`, `flip` or `proceed`", Default("\"hold\"")),
+        key("no_data_for", "duration, 0s to 1d", Default("\"5m\"")),
+        key("deadline", "duration, 1s to 30d", Default("\"6h\"")),
+        key("on_deadline", "`abort` or `flip`", Default("\"abort\"")),
+        key("compare", "table", Optional),
+        key("check", "list of tables", Optional),
+    ],
+};
+
+/// A step that is written as a table.
+pub const STEP: Section = Section {
+    heading: "a step",
+    keys: &[
+        key("weight", "percentage, or a step as a text", Required),
+        key("for", "duration, 100ms to 30d", Optional),
+        key("gate", "`manual` or `check:NAME`", Optional),
+    ],
+};
+
+/// `[service.rollout.compare]`
+pub const COMPARE: Section = Section {
+    heading: "[service.rollout.compare]",
+    keys: &[
+        key("false_alarm_rate", "number, above 0, at most 0.5", Default("0.01")),
+        key("failures", "boolean", Default("true")),
+        key("handshake_p90", "boolean", Default("true")),
+        key("tolerance", "factor, 1x to 100x", Default("\"1.2x\"")),
+        key("stable_failing", "percentage", Default("\"5%\"")),
+    ],
+};
+
+/// `[[service.rollout.check]]`
+pub const CHECK: Section = Section {
+    heading: "[[service.rollout.check]]",
+    keys: &[
+        key("name", "name", Required),
+        key("promql", "PromQL expression", Optional),
+        key("url", "URL", Optional),
+        key("max", "number", Optional),
+        key("min", "number", Optional),
+        key("webhook", "URL", Optional),
+        key("interval", "duration, 1s to 10m", Default("\"10s\"")),
+        key("timeout", "duration, 100ms to 1m", Default("\"5s\"")),
+        key("retries", "integer, 0 to 10", Default("2")),
+        key("failures", "integer, 1 to 100", Default("1")),
+        key("token_file", "path", Optional),
+    ],
+};
+
+/// `[[notify]]`
+pub const NOTIFY: Section = Section {
+    heading: "[[notify]]",
+    keys: &[
+        key("name", "name", Required),
+        key("url", "URL", Optional),
+        key("url_file", "path", Optional),
+        key("token_file", "path", Optional),
+        key("timeout", "duration, 100ms to 1m", Default("\"5s\"")),
+    ],
+};
+
 /// All of them, in the order of the documentation.
-pub const SECTIONS: [&Section; 8] = [&FILE, &AGENT, &NAT, &TABLES, &SERVICE, &BACKEND, &TIMEOUTS, &BREACH];
+pub const SECTIONS: [&Section; 14] =
+    [&FILE, &AGENT, &NAT, &TABLES, &NOTIFY, &SERVICE, &BACKEND, &TIMEOUTS, &BREACH, &BREAKER, &ROLLOUT, &STEP, &COMPARE, &CHECK];
 
 impl Section {
     /// The key of that name.

@@ -6,16 +6,23 @@ use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    Agent, Nat, Tables, XdpMode,
+    Agent, Nat, Resume, Tables, XdpMode,
     document::{Found, List, Problems, Reported, Table},
     error::Mark,
+    rollout::{self, RawRollout},
     rules, schema, values,
 };
-use crate::model::{Affinity, BackendWeight, Cohort, Existing, Mode, NetworkList, Protocol, Seed, ServiceName, Timeouts, Weight};
+use crate::model::{
+    Affinity, BackendWeight, Breaker, Cohort, Existing, Factor, Mode, NetworkList, OnLeaseExpiry, Protocol, Seed, ServiceName,
+    Timeouts, Weight,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Signs of life come with the samples; so many have to fail before the lease runs out.
+const SAMPLES_PER_LEASE: u32 = 3;
 
 /// `[agent]`.
 pub(super) fn agent(file: &Table<'_, '_>, problems: &mut Problems<'_>) -> Result<Agent, Reported> {
@@ -33,6 +40,17 @@ pub(super) fn agent(file: &Table<'_, '_>, problems: &mut Problems<'_>) -> Result
     let intervals = 10 * MILLISECOND..=10 * SECOND;
     let sample_interval = table.value("sample_interval", problems, |v| values::duration(v, intervals));
     let detach_on_stop = table.value("detach_on_stop", problems, values::boolean);
+    let lease = table.value("lease", problems, |v| values::duration(v, 500 * MILLISECOND..=600 * SECOND));
+    let resume = table.value("resume", problems, |v| values::word(v, &[("auto", Resume::Auto), ("manual", Resume::Manual)]));
+    let (sample_interval, lease) = (sample_interval?.value, lease?);
+    if lease.value < sample_interval * SAMPLES_PER_LEASE {
+        let message = format!(
+            "the lease is renewed with each sample, and {} is less than {SAMPLES_PER_LEASE} times sample_interval ({}): make it longer, or sample more often",
+            humantime::format_duration(lease.value),
+            humantime::format_duration(sample_interval)
+        );
+        return Err(problems.report(lease.at, &table.inner("lease"), message));
+    }
     Ok(Agent {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?.value,
@@ -41,8 +59,10 @@ pub(super) fn agent(file: &Table<'_, '_>, problems: &mut Problems<'_>) -> Result
         metrics_address: metrics_address?.value,
         state_directory: state_directory?.value,
         pin_directory: pin_directory?.value,
-        sample_interval: sample_interval?.value,
+        sample_interval,
         detach_on_stop: detach_on_stop?.value,
+        lease: lease.value,
+        resume: resume?.value,
     })
 }
 
@@ -133,6 +153,9 @@ pub(super) struct RawService {
     pub(super) never_canary: RawNetworks,
     pub(super) timeouts: Result<Timeouts, Reported>,
     pub(super) breach: Result<Option<RawBreach>, Reported>,
+    pub(super) breaker: Result<Option<RawBreaker>, Reported>,
+    pub(super) rollout: Result<Option<RawRollout>, Reported>,
+    pub(super) on_lease_expiry: Result<Found<OnLeaseExpiry>, Reported>,
 }
 
 /// A backend as written.
@@ -166,6 +189,19 @@ pub(super) struct RawBreach {
     pub(super) existing: Existing,
 }
 
+/// `[service.breaker]` as written.
+pub(super) struct RawBreaker {
+    pub(super) at: usize,
+    pub(super) refused: Option<Found<Weight>>,
+    pub(super) timeout: Option<Found<Weight>>,
+    pub(super) reset: Option<Found<Weight>>,
+    pub(super) retransmit: Option<Found<Weight>>,
+    pub(super) min_attempts: u32,
+    pub(super) window: Duration,
+    pub(super) stable_factor: Option<Factor>,
+    pub(super) existing: Existing,
+}
+
 /// One `[[service]]`, the `index`th from 0. `read` gives the files that it names.
 pub(super) fn service(
     index: usize,
@@ -184,6 +220,7 @@ pub(super) fn service(
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     let modes = [("nat", Mode::Nat), ("dsr", Mode::Dsr)];
     let affinities = [("connection", Affinity::Connection), ("client", Affinity::Client)];
+    let expiries = [("stable", OnLeaseExpiry::Stable), ("hold", OnLeaseExpiry::Hold)];
     Ok(RawService {
         at,
         name: table.value("name", problems, values::service_name),
@@ -199,6 +236,9 @@ pub(super) fn service(
         never_canary: networks(&table, NetworkList::NeverCanary, problems, read),
         timeouts: timeouts(&table, problems),
         breach: breach(&table, problems),
+        breaker: breaker(&table, problems),
+        rollout: rollout::rollout(&table, problems),
+        on_lease_expiry: table.value("on_lease_expiry", problems, |v| values::word(v, &expiries)),
         label,
     })
 }
@@ -291,8 +331,9 @@ fn timeouts(service: &Table<'_, '_>, problems: &mut Problems<'_>) -> Result<Time
     let table = service
         .table("timeouts", &schema::TIMEOUTS, &place, problems)?
         .unwrap_or_else(|| Table::open(&empty, service.at, &schema::TIMEOUTS, &place, problems));
+    let connect = table.value("connect", problems, |v| values::duration(v, 100 * MILLISECOND..=Timeouts::MAX_CONNECT));
     let mut time = |key| table.value(key, problems, |v| values::seconds(v, SECOND..=Timeouts::MAX));
-    let (connect, established, udp, closing) = (time("connect"), time("established"), time("udp"), time("closing"));
+    let (established, udp, closing) = (time("established"), time("udp"), time("closing"));
     Ok(Timeouts { connect: connect?.value, established: established?.value, udp: udp?.value, closing: closing?.value })
 }
 
@@ -314,6 +355,32 @@ fn breach(service: &Table<'_, '_>, problems: &mut Problems<'_>) -> Result<Option
         timeout: timeout?,
         min_attempts: min_attempts?.value,
         window: window?,
+        existing: existing?.value,
+    }))
+}
+
+fn breaker(service: &Table<'_, '_>, problems: &mut Problems<'_>) -> Result<Option<RawBreaker>, Reported> {
+    let Some(table) = service.table("breaker", &schema::BREAKER, &service.inner("breaker"), problems)? else {
+        return Ok(None);
+    };
+    let refused = table.optional("refused", problems, values::weight);
+    let timeout = table.optional("timeout", problems, values::weight);
+    let reset = table.optional("reset", problems, values::weight);
+    let retransmit = table.optional("retransmit", problems, values::weight);
+    let min_attempts = table.value("min_attempts", problems, |v| values::size(v, 1..=u32::MAX));
+    let window = table.value("window", problems, |v| values::duration(v, SECOND..=Breaker::MAX_WINDOW));
+    let stable_factor = table.optional("worse_than_stable", problems, values::factor);
+    let fates = [("keep", Existing::Keep), ("reset", Existing::Reset)];
+    let existing = table.value("existing", problems, |v| values::word(v, &fates));
+    Ok(Some(RawBreaker {
+        at: table.at,
+        refused: refused?,
+        timeout: timeout?,
+        reset: reset?,
+        retransmit: retransmit?,
+        min_attempts: min_attempts?.value,
+        window: window?.value,
+        stable_factor: stable_factor?.map(|factor| factor.value),
         existing: existing?.value,
     }))
 }

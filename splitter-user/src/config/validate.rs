@@ -6,11 +6,12 @@ use super::{
     Config,
     document::{Found, Problems, Reported, Table},
     error::{ConfigError, Mark},
+    rollout::{self, RawRollout},
     rules::{self, Draft, DraftBackend, Part, Violation},
     schema,
-    sections::{self, RawBreach, RawNetworks, RawService, Spot},
+    sections::{self, RawBreach, RawBreaker, RawNetworks, RawService, Spot},
 };
-use crate::model::{Backend, Breach, Cohort, NetworkList, Service};
+use crate::model::{Backend, Breach, Breaker, Cohort, NetworkList, Service};
 
 /// Reads a configuration as a whole; `read` gives the files that it names.
 pub(super) fn configuration(
@@ -32,6 +33,7 @@ fn assemble(problems: &mut Problems<'_>, read: &mut dyn FnMut(&Path) -> io::Resu
     let agent = sections::agent(&file, problems);
     let nat = sections::nat(&file, problems);
     let tables = sections::tables(&file, problems);
+    let notify = rollout::notify(&file, problems);
     let raw = raw_services(&file, problems, read)?;
 
     let drafts: Vec<Draft> = raw.iter().map(draft).collect();
@@ -55,7 +57,7 @@ fn assemble(problems: &mut Problems<'_>, read: &mut dyn FnMut(&Path) -> io::Resu
     }
 
     let services = raw.into_iter().map(finish).collect::<Result<_, Reported>>();
-    Ok(Config { agent: agent?, nat: nat?, tables: tables?.value, services: services? })
+    Ok(Config { agent: agent?, nat: nat?, tables: tables?.value, notify: notify?, services: services? })
 }
 
 fn raw_services(
@@ -100,11 +102,17 @@ fn draft(raw: &RawService) -> Draft {
         always_canary: raw.always_canary.found.clone(),
         never_canary: raw.never_canary.found.clone(),
         breach: raw.breach.as_ref().ok().and_then(Option::as_ref).map(limits),
+        breaker: raw.breaker.as_ref().ok().and_then(Option::as_ref).map(breaker),
+        rollout: plan(raw).map(|plan| plan.draft(known(&raw.protocol), known(&raw.mode))),
     }
 }
 
 fn known<T: Clone>(value: &Result<Found<T>, Reported>) -> Option<T> {
     value.as_ref().ok().map(|found| found.value.clone())
+}
+
+fn plan(raw: &RawService) -> Option<&RawRollout> {
+    raw.rollout.as_ref().ok().and_then(Option::as_ref)
 }
 
 fn limits(raw: &RawBreach) -> Breach {
@@ -115,6 +123,20 @@ fn limits(raw: &RawBreach) -> Breach {
         timeout: limit(&raw.timeout),
         min_attempts: raw.min_attempts,
         window: raw.window.value,
+        existing: raw.existing,
+    }
+}
+
+fn breaker(raw: &RawBreaker) -> Breaker {
+    let limit = |found: &Option<Found<_>>| found.as_ref().map(|found| found.value);
+    Breaker {
+        refused: limit(&raw.refused),
+        timeout: limit(&raw.timeout),
+        reset: limit(&raw.reset),
+        retransmit: limit(&raw.retransmit),
+        min_attempts: raw.min_attempts,
+        window: raw.window,
+        stable_factor: raw.stable_factor,
         existing: raw.existing,
     }
 }
@@ -135,8 +157,10 @@ fn mark(violation: &Violation, raw: &[RawService], tables: usize, problems: &Pro
                 Cohort::Stable => &service.stable,
                 Cohort::Canary => &service.canary,
             };
-            list.found.iter().find(|(number, _)| *number == index).map(|(_, backend)| backend.at)
+            list.at(index)
         }
+        Part::Step { index } => plan(service).and_then(|plan| plan.steps.at(index)),
+        Part::Check { index } => plan(service).and_then(|plan| plan.checks.at(index)),
         Part::Key(key) => key_at(service, key),
         Part::Whole => None,
     };
@@ -146,6 +170,8 @@ fn mark(violation: &Violation, raw: &[RawService], tables: usize, problems: &Pro
 fn key_at(service: &RawService, key: &str) -> Option<usize> {
     let breach = service.breach.as_ref().ok().and_then(Option::as_ref);
     let limit = |which: fn(&RawBreach) -> &Option<Found<_>>| breach.and_then(|b| which(b).as_ref().map(|limit| limit.at));
+    let breaker = service.breaker.as_ref().ok().and_then(Option::as_ref);
+    let trips = |which: fn(&RawBreaker) -> &Option<Found<_>>| breaker.and_then(|b| which(b).as_ref().map(|limit| limit.at));
     match key {
         "name" => service.name.as_ref().ok().map(|found| found.at),
         "address" => service.address.as_ref().ok().map(|found| found.at),
@@ -153,6 +179,15 @@ fn key_at(service: &RawService, key: &str) -> Option<usize> {
         "breach.refused" => limit(|b| &b.refused),
         "breach.reset" => limit(|b| &b.reset),
         "breach.timeout" => limit(|b| &b.timeout),
+        "breaker" => breaker.map(|breaker| breaker.at),
+        "breaker.refused" => trips(|b| &b.refused),
+        "breaker.timeout" => trips(|b| &b.timeout),
+        "breaker.reset" => trips(|b| &b.reset),
+        "breaker.retransmit" => trips(|b| &b.retransmit),
+        "rollout.steps" => plan(service).map(|plan| plan.steps_at),
+        "rollout.min_connections" => plan(service)?.min_connections.as_ref().ok().map(|found| found.at),
+        "rollout.deadline" => plan(service)?.deadline.as_ref().ok().map(|found| found.at),
+        "rollout.compare" => plan(service)?.compare.as_ref().ok().map(|compare| compare.at),
         _ => None,
     }
 }
@@ -166,6 +201,7 @@ const fn networks(service: &RawService, list: NetworkList) -> &RawNetworks {
 
 fn finish(raw: RawService) -> Result<Service, Reported> {
     let breach = raw.breach?.as_ref().map(limits);
+    let breaker = raw.breaker?.as_ref().map(breaker);
     let mut backends = Vec::new();
     for (cohort, list) in [(Cohort::Stable, raw.stable), (Cohort::Canary, raw.canary)] {
         list.missing.map_or(Ok(()), Err)?;
@@ -177,11 +213,12 @@ fn finish(raw: RawService) -> Result<Service, Reported> {
         }));
     }
     raw.always_canary.missing.or(raw.never_canary.missing).map_or(Ok(()), Err)?;
+    let (protocol, mode) = (raw.protocol?.value, raw.mode?.value);
     Ok(Service {
         name: raw.name?.value,
-        protocol: raw.protocol?.value,
+        protocol,
         address: raw.address?.value,
-        mode: raw.mode?.value,
+        mode,
         affinity: raw.affinity?.value,
         weight: raw.weight?.value,
         backends,
@@ -189,6 +226,9 @@ fn finish(raw: RawService) -> Result<Service, Reported> {
         never_canary: raw.never_canary.found.into_iter().collect(),
         timeouts: raw.timeouts?,
         breach,
+        breaker,
+        rollout: raw.rollout?.map(|plan| plan.finish(protocol, mode)).transpose()?,
+        on_lease_expiry: raw.on_lease_expiry?.value,
         seed: raw.seed?.map(|seed| seed.value),
     })
 }

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use hyper::Uri;
 use ipnet::IpNet;
 use toml::de::{DeInteger, DeValue};
 
-use super::PortRange;
-use crate::model::{ModelError, Seed, ServiceName, Weight};
+use super::{PortRange, step};
+use crate::model::{Factor, Gate, ModelError, Seed, ServiceName, Step, Weight};
 
 pub(super) fn text<'v>(value: &'v DeValue<'_>, such_as: &str) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| expected(&format!("a text such as \"{such_as}\""), value))
@@ -31,6 +32,20 @@ pub(super) fn integer(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result
     u64::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| range.contains(n)).ok_or_else(out)
 }
 
+/// A number, whole or not.
+pub(super) fn number(value: &DeValue<'_>) -> Result<f64, String> {
+    let whole = value.as_integer().and_then(|number| i64::from_str_radix(number.as_str(), number.radix()).ok());
+    // Above 2^53 the nearest number that there is.
+    let number = value.as_float().and_then(|number| number.as_str().parse().ok()).or(whole.map(|whole| whole as f64));
+    number.filter(|number: &f64| number.is_finite()).ok_or_else(|| expected("a finite number such as 0.01", value))
+}
+
+/// A chance of being wrong that somebody can want.
+pub(super) fn false_alarm_rate(value: &DeValue<'_>) -> Result<f64, String> {
+    let rate = number(value)?;
+    if rate > 0.0 && rate <= 0.5 { Ok(rate) } else { Err(format!("{rate} is out of range: use above 0, and at most 0.5")) }
+}
+
 /// An integer of at most 32 bits.
 pub(super) fn size(value: &DeValue<'_>, range: RangeInclusive<u32>) -> Result<u32, String> {
     let wide = integer(value, u64::from(*range.start())..=u64::from(*range.end()))?;
@@ -45,7 +60,11 @@ pub(super) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<
 }
 
 pub(super) fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let written = text(value, "3s")?;
+    parse_duration(text(value, "3s")?, range)
+}
+
+/// A duration as a text by itself, or as a part of one.
+pub(super) fn parse_duration(written: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
     let duration = humantime::parse_duration(written)
         .map_err(|why| format!("\"{written}\" is not a duration ({why}): write it as \"250ms\", \"3s\" or \"2h\""))?;
     if !range.contains(&duration) {
@@ -71,8 +90,81 @@ pub(super) fn weight(value: &DeValue<'_>) -> Result<Weight, String> {
     text(value, "5%")?.parse().map_err(|why: ModelError| why.to_string())
 }
 
+/// How many times something else.
+pub(super) fn factor(value: &DeValue<'_>) -> Result<Factor, String> {
+    text(value, "2x")?.parse().map_err(|why: ModelError| why.to_string())
+}
+
 pub(super) fn service_name(value: &DeValue<'_>) -> Result<ServiceName, String> {
     text(value, "checkout")?.parse().map_err(|why: ModelError| why.to_string())
+}
+
+/// A name that isn't a service's, of the same letters: it stands in the same output and labels.
+pub(super) fn name(value: &DeValue<'_>, such_as: &str) -> Result<String, String> {
+    parse_name(text(value, such_as)?)
+}
+
+fn parse_name(written: &str) -> Result<String, String> {
+    let named: Result<ServiceName, ModelError> = written.parse();
+    named
+        .map(String::from)
+        .map_err(|_| format!("`{written}` is not a name: use 1 to {} letters, digits, `-`, `_` or `.`", ServiceName::MAX_LENGTH))
+}
+
+/// A step as a text, without its gate.
+pub(super) fn step(value: &DeValue<'_>) -> Result<Step, String> {
+    step::parse(text(value, "5% for 15m")?)
+}
+
+/// `manual` or `check:NAME`.
+pub(super) fn gate(value: &DeValue<'_>) -> Result<Gate, String> {
+    let written = text(value, "manual")?;
+    match written.strip_prefix("check:") {
+        Some(name) => Ok(Gate::Check(parse_name(name)?)),
+        None if written == "manual" => Ok(Gate::Manual),
+        None => Err(format!("\"{written}\" is unknown: use \"manual\", or \"check:NAME\" with the name of a check")),
+    }
+}
+
+/// An expression that isn't empty; whether it is one, its Prometheus says.
+pub(super) fn promql(value: &DeValue<'_>) -> Result<String, String> {
+    let written = text(value, "rate(errors_total[1m])")?.trim();
+    if written.is_empty() {
+        Err("the expression is empty: write what Prometheus is asked".to_owned())
+    } else {
+        Ok(written.to_owned())
+    }
+}
+
+/// An `http` or `https` URL, held to what the client that will use it can read. Its path may be a secret: no message repeats it.
+pub(super) fn url(value: &DeValue<'_>) -> Result<String, String> {
+    let such_as = "https://hooks.example.com/release";
+    let written = text(value, such_as)?;
+    let uri: Uri = written.parse().map_err(|why| format!("this is not a URL ({why}): write one such as \"{such_as}\""))?;
+    let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err("this is not a URL of http or https: begin it with \"http://\" or \"https://\"".to_owned());
+    };
+    if authority.as_str().contains('@') {
+        return Err("a user or a password in a URL gets into lists and logs: write it without, and name a file with token_file"
+            .to_owned());
+    }
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if authority.host().is_empty() || !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err(format!("this URL names no host, or a port that isn't 1 to 65535: write one such as \"{such_as}\""));
+    }
+    Ok(written.to_owned())
+}
+
+/// Where a Prometheus is: what the path of its API is put behind.
+pub(super) fn prometheus(value: &DeValue<'_>) -> Result<String, String> {
+    /// The only path that is asked.
+    const API: &str = "/api/v1/query";
+    let url = url(value)?;
+    let base = url.trim_end_matches('/');
+    if base.contains(['?', '#']) || base.ends_with(API) {
+        return Err(format!("this is more than where the Prometheus is: leave out {API} and what comes behind it"));
+    }
+    Ok(base.to_owned())
 }
 
 pub(super) fn seed(value: &DeValue<'_>) -> Result<Seed, String> {

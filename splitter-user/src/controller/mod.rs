@@ -5,7 +5,12 @@
 //! comparison with stable, and the events of the data plane's own breaker and lease belong here as well, beside the limits.
 
 mod breach;
+mod compare;
+mod recent;
+pub mod rollout;
 mod window;
 
 pub use breach::{Shares, Verdict, judge};
+pub use compare::{Buckets, Comparison, Seen, Standing};
+pub use recent::{Happened, KINDS, Recent, Spread, Summary};
 pub use window::{Cohorts, Count, Meter, Tally, Window};

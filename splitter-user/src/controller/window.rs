@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::Cohort;
 
 /// What became of connections, as counts. A value that adds up: over backends, over time, over nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tally {
     /// Attempts (UDP: exchanges) begun.
     pub opened: u64,
@@ -80,7 +83,8 @@ impl Sum for Tally {
 }
 
 /// One value for each cohort.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cohorts<T> {
     /// Of the version in service.
     pub stable: T,

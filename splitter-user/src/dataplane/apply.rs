@@ -23,10 +23,11 @@ use super::{
     maglev::{self, Member},
     networks,
     numbers::{CONTROL, NumberedBackend, NumberedService, Numbers},
+    signals,
     sweep::{self, Found},
 };
 use crate::{
-    model::{Affinity, Cohort, Existing, Mode, Protocol},
+    model::{Affinity, Cohort, Existing, Mode, OnLeaseExpiry, Protocol},
     neighbor::Way,
 };
 
@@ -367,6 +368,7 @@ fn write_service(
         .with_generation(generation);
     let units = |duration| clock::units(duration, shift);
     let timeouts = &wanted.timeouts;
+    let breaker = signals::record(wanted.breaker.as_ref(), timeouts);
     let record = Service {
         control: SharedWord::new(control.0),
         seed: wanted.seed.0,
@@ -375,7 +377,7 @@ fn write_service(
         port: wanted.key.address.port().to_be_bytes(),
         in_use: 1,
         address: address(wanted.key.address.ip()),
-        connect: units(timeouts.connect),
+        connect: clock::fine(timeouts.connect),
         established: units(timeouts.established),
         udp: units(timeouts.udp),
         closing: units(timeouts.closing),
@@ -386,6 +388,8 @@ fn write_service(
         for cpu in 0..settings.cpus {
             maps.service_counters.write((cpu * settings.services) as usize + number, ServiceCounters::default());
         }
+        signals::clear(maps, number);
+        maps.breakers.write(number, breaker);
         maps.services.write(number, record);
         return;
     }
@@ -396,6 +400,7 @@ fn write_service(
         maps.services.set_field(number, offset, tables[0]);
         maps.services.set_field(number, offset + size_of::<Table>(), tables[1]);
     }
+    signals::write(maps, number, breaker);
     let old = maps.services.read(number);
     if old.flags != record.flags {
         maps.services.set_field(number, offset_of!(Service, flags), record.flags);
@@ -418,6 +423,8 @@ fn service_flags(wanted: &WantedService) -> u32 {
     let bits = [
         (wanted.mode == Mode::Nat, flags::NAT),
         (wanted.affinity == Affinity::Client, flags::CLIENT_AFFINITY),
+        (wanted.breaker.is_some(), flags::BREAKER),
+        (wanted.on_lease_expiry == OnLeaseExpiry::Hold, flags::LEASE_HOLD),
         (wanted.key.protocol == Protocol::Udp, flags::UDP),
         (wanted.key.address.is_ipv6(), flags::IPV6),
     ];

@@ -9,7 +9,12 @@ use aya::{
     Ebpf,
     programs::{TestRun, TestRunOptions, Xdp},
 };
-use splitter_ebpf::stamp::{self, Stamp};
+use nix::time::{ClockId, clock_gettime};
+use splitter_ebpf::{
+    affinity::Now,
+    moment::{FINE_NS, MAX_FINE_AGE, Moment},
+    stamp::{self, Stamp},
+};
 
 use super::loader::{self, OpenError};
 
@@ -39,9 +44,27 @@ pub fn measure_shift(ebpf: &Ebpf) -> Result<u32, OpenError> {
     Ok(stamp::shift_for(nearest.unwrap_or(250)))
 }
 
-/// The present stamp.
-pub fn now(ebpf: &Ebpf, shift: u32) -> Result<Stamp, OpenError> {
-    Ok(Stamp::of(u64::from(ticks(loader::clock(ebpf)?)?), shift))
+/// The present, on both clocks of the data plane.
+pub fn now(ebpf: &Ebpf, shift: u32) -> Result<Now, OpenError> {
+    let stamp = Stamp::of(u64::from(ticks(loader::clock(ebpf)?)?), shift);
+    Ok(Now { stamp, fine: moment().fine() })
+}
+
+/// The moment of the kernel's monotonic clock, which the program reads with connection attempts.
+pub fn moment() -> Moment {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every kernel has this clock, and the place for its time is ours");
+    Moment(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// A duration in fine units, at least one, rounded up, at most what can be told.
+pub fn fine(duration: Duration) -> u16 {
+    let units = duration.as_nanos().div_ceil(u128::from(FINE_NS)).clamp(1, u128::from(MAX_FINE_AGE));
+    u16::try_from(units).unwrap_or(u16::MAX)
+}
+
+/// The same of a duration that needn't be told as an age.
+pub fn fine_long(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(u128::from(FINE_NS))).unwrap_or(u64::MAX).max(1)
 }
 
 /// A duration in stamp units, at least one, rounded up. A unit is 1.024 s at 250 and 1,000 Hz, 1.28 s at 100 Hz, 0.85 s at 300 Hz.

@@ -2,18 +2,24 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use splitter_ebpf::{abi::Control, cohort::Rule};
 
 use super::{
-    Applied, ApplyError, Attached, AttachedMode, BackendSample, Counters, Dataplane, Explained, Info, Live, Sample, ServiceKey,
-    ServiceSample, Traced, WantedBackend, WantedService,
+    Applied, ApplyError, Attached, AttachedMode, BackendSample, CohortTimes, Counters, Dataplane, Explained, Info, Lease, Live,
+    Sample, ServiceKey, ServiceSample, Traced, Trip, WantedBackend, WantedService,
 };
-use crate::model::{Cohort, Existing, Weight};
+use crate::{
+    controller::Cohorts,
+    model::{Cohort, Existing, Weight},
+};
 
 /// What was done to a [`FakeDataplane`].
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +30,12 @@ pub enum Call {
     RefusedApply,
     /// [`Dataplane::steer`].
     Steer(ServiceKey, Weight, Option<Existing>),
+    /// [`Dataplane::arm`].
+    Arm(ServiceKey),
+    /// [`Dataplane::renew`] of a lease that had run out. Of one that is valid nothing is noted: it happens all the time.
+    LeaseResumed,
+    /// [`Dataplane::renew`] without a lease.
+    LeaseReleased,
     /// [`Dataplane::trace`].
     Trace(ServiceKey, Option<IpNet>),
     /// [`Dataplane::detach`].
@@ -46,13 +58,44 @@ struct Inner {
     counters: BTreeMap<(ServiceKey, SocketAddr), Counters>,
     live: BTreeMap<(ServiceKey, SocketAddr), u64>,
     traced: Vec<Traced>,
+    trips: BTreeMap<ServiceKey, Trip>,
+    times: BTreeMap<ServiceKey, Cohorts<CohortTimes>>,
+    /// `None`: released.
+    lease: Option<Lease>,
+    bell: Option<Bell>,
     calls: Vec<Call>,
     refuse: Option<String>,
+    refuse_steering: bool,
     /// Agents that have it.
     held: usize,
 }
 
+/// Two ends: what is written to one makes the other readable.
+#[derive(Debug)]
+struct Bell {
+    ring: UnixStream,
+    hear: UnixStream,
+}
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        let (ring, hear) = UnixStream::pair()?;
+        ring.set_nonblocking(true)?;
+        hear.set_nonblocking(true)?;
+        Ok(Self { ring, hear })
+    }
+}
+
 impl FakeDataplane {
+    /// Gives it a bell, which rings when a breaker trips.
+    ///
+    /// # Errors
+    /// The system gives no sockets.
+    pub fn hang_bell(&self) -> io::Result<()> {
+        self.lock().bell = Some(Bell::new()?);
+        Ok(())
+    }
+
     /// For an agent: a handle that notes when it is let go.
     #[must_use]
     pub fn open(&self) -> Box<dyn Dataplane> {
@@ -90,9 +133,39 @@ impl FakeDataplane {
         self.lock().live.insert((key, backend), connections);
     }
 
+    /// Trips a breaker, and rings.
+    pub fn trip(&self, key: ServiceKey, trip: Trip) {
+        let mut inner = self.lock();
+        inner.trips.insert(key, trip);
+        if let Some(bell) = &mut inner.bell {
+            bell.ring.write_all(&[1]).expect("somebody hears it before it's full");
+        }
+    }
+
+    /// Sets how long things took.
+    pub fn times(&self, key: ServiceKey, times: Cohorts<CohortTimes>) {
+        self.lock().times.insert(key, times);
+    }
+
+    /// How the lease stands.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.lock().lease.unwrap_or(Lease::Released)
+    }
+
+    /// Lets the lease stand so, for whoever takes the data plane over.
+    pub fn set_lease(&self, lease: Lease) {
+        self.lock().lease = Some(lease);
+    }
+
     /// Reports a decision.
     pub fn trace(&self, traced: Traced) {
         self.lock().traced.push(traced);
+    }
+
+    /// Refuses every [`Dataplane::steer`] from now on, or no longer.
+    pub fn refuse_steering(&self, refuse: bool) {
+        self.lock().refuse_steering = refuse;
     }
 
     /// Refuses the next [`Dataplane::apply`].
@@ -145,10 +218,46 @@ impl Dataplane for Opened {
 
     fn steer(&mut self, service: &ServiceKey, weight: Weight, flip: Option<Existing>) -> Result<(), ApplyError> {
         let mut inner = self.0.lock();
+        if inner.refuse_steering {
+            return Err(ApplyError::Kernel { tried: "could not write a word".to_owned(), why: "no memory".to_owned() });
+        }
         inner.calls.push(Call::Steer(*service, weight, flip));
         let found = inner.services.get_mut(service).ok_or(ApplyError::NoService(*service))?;
         (found.weight, found.flip) = (weight, flip);
         Ok(())
+    }
+
+    fn arm(&mut self, service: &ServiceKey) -> Result<(), ApplyError> {
+        let mut inner = self.0.lock();
+        inner.calls.push(Call::Arm(*service));
+        inner.trips.remove(service);
+        if inner.services.contains_key(service) { Ok(()) } else { Err(ApplyError::NoService(*service)) }
+    }
+
+    fn bell(&self) -> Option<OwnedFd> {
+        let inner = self.0.lock();
+        inner.bell.as_ref().and_then(|bell| bell.hear.try_clone().ok()).map(OwnedFd::from)
+    }
+
+    fn heard(&mut self) {
+        if let Some(bell) = &mut self.0.lock().bell {
+            // Until there is nothing left, which is an error of its own kind.
+            while bell.hear.read(&mut [0; 16]).is_ok_and(|read| read > 0) {}
+        }
+    }
+
+    fn lease(&self) -> Lease {
+        self.0.lease()
+    }
+
+    fn renew(&mut self, lease: Option<Duration>) {
+        let mut inner = self.0.lock();
+        match (lease, inner.lease) {
+            (Some(_), Some(Lease::RanOut(_))) => inner.calls.push(Call::LeaseResumed),
+            (Some(_), _) => {}
+            (None, _) => inner.calls.push(Call::LeaseReleased),
+        }
+        inner.lease = lease.map(Lease::Valid);
     }
 
     fn sample(&mut self) -> Sample {
@@ -164,6 +273,8 @@ impl Dataplane for Opened {
             let of_service = ServiceSample {
                 weight: if service.flip.is_some() { Weight::ZERO } else { service.weight },
                 flip: service.flip,
+                trip: inner.trips.get(key).copied(),
+                times: inner.times.get(key).cloned().unwrap_or_default(),
                 backends: service.backends.iter().map(|wanted| (wanted.address, backend(wanted))).collect(),
                 ..ServiceSample::default()
             };

@@ -2,33 +2,41 @@
 
 use std::{
     fs::File,
+    mem::offset_of,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use aya::programs::Xdp;
+use aya::{
+    maps::{MapData, RingBuf},
+    programs::Xdp,
+};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 use splitter_ebpf::{
     abi::{BackendCounters, Control, Settings, SharedWord},
     address::Address,
     affinity::{self, Word},
+    cohort::{self, Hold},
     decision::{self, Lookup, Subject},
     hash::Hash,
     maglev,
+    moment::Moment,
     reason::{Drop, REASONS, Refuse, Skip},
     tcp::{SlotWord, State as TcpState},
 };
 
 use super::{
-    Applied, ApplyError, Attached, BackendSample, Counters, Dataplane, Explained, Info, Live, Sample, ServiceKey, ServiceSample,
-    TableUse, Traced, WantedService, attach, clock,
+    Applied, ApplyError, Attached, BackendSample, Counters, Dataplane, Explained, Info, Lease, Live, Sample, ServiceKey,
+    ServiceSample, TableUse, Traced, WantedService, attach, clock,
     destinations::{address, raw_port},
     loader::{self, Loaded, Maps, Sizes},
+    mapped::Mapped,
     networks::Networks,
     numbers::{CONTROL, NumberedService, Numbers},
-    sweep,
+    signals, sweep,
     trace::{self, Reports},
 };
 pub use super::{
@@ -79,6 +87,8 @@ pub struct KernelDataplane {
     /// When a table was last switched.
     pub(super) switched: Instant,
     reports: Reports,
+    /// Trips, as they happen.
+    bell: RingBuf<MapData>,
     traced: Option<ServiceKey>,
     /// Held on the pin directory as long as this agent works with what is in it.
     _lock: Flock<File>,
@@ -106,6 +116,8 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
             services: sizes.services,
             backends: sizes.backends,
             stamp_shift: clock::measure_shift(ebpf)?,
+            // Nobody's lease has begun.
+            lease: SharedWord::new(u64::MAX),
             nats: sizes.nats,
             ..Settings::default()
         })
@@ -127,6 +139,7 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
     let networks =
         Networks::adopt(map, loaded.networks_room).map_err(|error| failed("reading the networks", error.to_string()))?;
     let reports = Reports::of(&mut loaded.ebpf)?;
+    let bell = loader::bell(&mut loaded.ebpf)?;
     let numbers = Numbers::read(&loaded.maps);
     let dataplane = KernelDataplane {
         loaded,
@@ -136,6 +149,7 @@ pub fn open(options: &Options) -> Result<(KernelDataplane, Vec<String>), OpenErr
         networks,
         switched: Instant::now(),
         reports,
+        bell,
         traced: None,
         _lock: lock,
     };
@@ -241,6 +255,10 @@ impl KernelDataplane {
         let maps = &self.loaded.maps;
         let settings = maps.settings.read(0);
         let mut sum = Counters::default();
+        // First the ends and then the beginnings: a connection that begins in between lives, and none has ended that hasn't begun.
+        sum.ended =
+            (0..settings.cpus).map(|cpu| self.ended(&maps.backend_counters, cpu * settings.backends + number)).sum::<u64>()
+                + self.ended(&maps.sweep_counters, number);
         let mut add = |counters: BackendCounters| {
             let rows = [
                 (&mut sum.packets_to, counters.packets_to),
@@ -254,6 +272,9 @@ impl KernelDataplane {
                 (&mut sum.reset_by_backend, counters.reset_by_backend),
                 (&mut sum.reset_by_client, counters.reset_by_client),
                 (&mut sum.closed, counters.closed),
+                (&mut sum.retransmitted, counters.retransmitted),
+                (&mut sum.unreachable, counters.unreachable),
+                (&mut sum.established, counters.established),
             ];
             for (total, more) in rows {
                 *total += more;
@@ -266,7 +287,11 @@ impl KernelDataplane {
         sum
     }
 
-    fn service_sample(&self, key: &ServiceKey, service: &NumberedService) -> ServiceSample {
+    fn ended(&self, counters: &Mapped<BackendCounters>, index: u32) -> u64 {
+        counters.word(index as usize, offset_of!(BackendCounters, ended)).load()
+    }
+
+    fn service_sample(&self, key: &ServiceKey, service: &NumberedService, now: Moment) -> ServiceSample {
         let maps = &self.loaded.maps;
         let settings = maps.settings.read(0);
         let control = Control(self.control(service.number).load());
@@ -274,6 +299,8 @@ impl KernelDataplane {
             weight: weight_of(control),
             flip: flip_of(control),
             refused: Refuse::ALL.iter().map(|reason| (reason.label(), 0)).collect(),
+            trip: signals::trip(maps, service.number as usize, now),
+            times: signals::times(maps, service.number as usize),
             ..ServiceSample::default()
         };
         for cpu in 0..settings.cpus {
@@ -303,7 +330,7 @@ impl KernelDataplane {
         self.numbers.backends.iter().find(|(_, backend)| backend.number == number).map(|(key, _)| *key)
     }
 
-    /// The backend of a connection that the tables know.
+    /// The backend of a connection that the tables know, and whether that is an attempt which nobody has answered.
     fn known(
         &self,
         key: &ServiceKey,
@@ -312,7 +339,7 @@ impl KernelDataplane {
         client: Address,
         port: u16,
         flow: Hash,
-    ) -> Option<u32> {
+    ) -> Option<(u32, bool)> {
         let maps = &self.loaded.maps;
         let settings = maps.settings.read(0);
         let flow = flow.of_service(service.number);
@@ -326,8 +353,8 @@ impl KernelDataplane {
                 if tcp && word.state() == Some(affinity::State::Closing) {
                     return None;
                 }
-                let backend = word.value();
-                self.backends_of(key).any(|(_, known)| known.number == backend).then_some(backend)
+                let (backend, unanswered) = (word.value(), word.state() == Some(affinity::State::Embryonic));
+                self.backends_of(key).any(|(_, known)| known.number == backend).then_some((backend, unanswered))
             }
             Mode::Nat => {
                 let (first, second) = affinity::buckets(flow, settings.nat_mask);
@@ -339,7 +366,7 @@ impl KernelDataplane {
                     && slot.client == client
                     && u16::from_ne_bytes(slot.client_port) == port
                     && u32::from(slot.service) == service.number;
-                same.then_some(u32::from(slot.backend))
+                same.then_some((u32::from(slot.backend), state == TcpState::Embryonic))
             }
         }
     }
@@ -402,6 +429,27 @@ impl Dataplane for KernelDataplane {
         Ok(())
     }
 
+    fn arm(&mut self, service: &ServiceKey) -> Result<(), ApplyError> {
+        signals::arm(&self.loaded.maps, self.service(service)?.number as usize);
+        Ok(())
+    }
+
+    fn bell(&self) -> Option<OwnedFd> {
+        self.bell.as_fd().try_clone_to_owned().ok()
+    }
+
+    fn heard(&mut self) {
+        while self.bell.next().is_some() {}
+    }
+
+    fn lease(&self) -> Lease {
+        signals::lease(&self.loaded.maps, clock::moment())
+    }
+
+    fn renew(&mut self, lease: Option<Duration>) {
+        signals::renew(&self.loaded.maps, lease, clock::moment());
+    }
+
     fn sample(&mut self) -> Sample {
         let maps = &self.loaded.maps;
         let mut totals = [0_u64; REASONS];
@@ -410,8 +458,9 @@ impl Dataplane for KernelDataplane {
                 *total += packets;
             }
         }
+        let now = clock::moment();
         Sample {
-            services: self.numbers.services.iter().map(|(key, service)| (*key, self.service_sample(key, service))).collect(),
+            services: self.numbers.services.iter().map(|(key, service)| (*key, self.service_sample(key, service, now))).collect(),
             skipped: Skip::ALL.iter().map(|reason| (reason.label(), totals[reason.counter()])).collect(),
             dropped: Drop::ALL.iter().map(|reason| (reason.label(), totals[reason.counter()])).collect(),
         }
@@ -445,8 +494,10 @@ impl Dataplane for KernelDataplane {
         let numbered = self.service(key)?;
         let maps = &self.loaded.maps;
         let service = maps.services.read(numbered.number as usize);
-        let mut subject = Subject::of(numbered.number, &service);
+        let hold = Hold::of(&maps.settings.read(0), &service, clock::moment());
+        let mut subject = Subject::of(numbered.number, &service, hold);
         if let Some(weight) = at {
+            subject.hold = Hold::None;
             let threshold = Control::threshold_of(weight.basis_points());
             subject.control = subject.control.with_flip(false, false).with_threshold(threshold);
         }
@@ -456,7 +507,13 @@ impl Dataplane for KernelDataplane {
         let decision = decision::decide(&View { maps, networks: &self.networks }, &subject, address, flow);
         let mode = if service.has(splitter_ebpf::abi::flags::NAT) { Mode::Nat } else { Mode::Dsr };
         let known = port.filter(|_| at.is_none()).and_then(|_| self.known(key, numbered, mode, address, raw, flow));
-        let known_address = known.and_then(|number| self.backend_address(number));
+        // A client whose attempt is spared would begin a new connection.
+        let spared = |number, unanswered| {
+            let cohort = maps.backends.read(number as usize).cohort;
+            key.protocol == Protocol::Tcp && unanswered && cohort::spares(subject.control, cohort, || subject.hold)
+        };
+        let known = known.filter(|(number, unanswered)| !spared(*number, *unanswered));
+        let known_address = known.and_then(|(number, _)| self.backend_address(number));
         let is_canary = known_address
             .and_then(|key| self.numbers.backends.get(&key))
             .is_some_and(|backend| backend.cohort == crate::model::Cohort::Canary);

@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapData, MapError, ProgramArray, lpm_trie::LpmTrie},
+    maps::{Map, MapData, MapError, ProgramArray, RingBuf, lpm_trie::LpmTrie},
     programs::{ProgramError, Xdp},
 };
 use nix::{
@@ -20,8 +20,8 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 use splitter_ebpf::abi::{
-    ABI_VERSION, Backend, BackendCounters, Bucket, Destination, Identity, MaglevLine, Nat, ReasonCounters, Service,
-    ServiceCounters, Settings, Slot, TraceFilter,
+    ABI_VERSION, Backend, BackendCounters, Breaker, Bucket, Destination, Histogram, Identity, MaglevLine, Nat, ReasonCounters,
+    Service, ServiceCounters, Settings, Slot, TraceFilter, Trip, Window,
 };
 
 use super::{
@@ -165,7 +165,7 @@ impl Sizes {
         self.nats * 2 * self.nat_ports
     }
 
-    fn entries(&self) -> [(&'static str, u32); 15] {
+    fn entries(&self) -> [(&'static str, u32); 19] {
         [
             ("SERVICES", self.services),
             ("BACKENDS", self.backends),
@@ -182,6 +182,10 @@ impl Sizes {
             ("REASON_COUNTERS", self.cpus),
             ("SWEEP_COUNTERS", self.backends),
             ("TRACE", 1),
+            ("BREAKERS", self.services),
+            ("WINDOWS", 2 * self.services),
+            ("TRIPS", self.services),
+            ("HISTOGRAMS", 4 * self.services),
         ]
     }
 }
@@ -204,6 +208,10 @@ pub struct Maps {
     pub reason_counters: Mapped<ReasonCounters>,
     pub sweep_counters: Mapped<BackendCounters>,
     pub trace: Mapped<TraceFilter>,
+    pub breakers: Mapped<Breaker>,
+    pub windows: Mapped<Window>,
+    pub trips: Mapped<Trip>,
+    pub histograms: Mapped<Histogram>,
 }
 
 /// A program loaded on maps, not attached yet.
@@ -360,11 +368,20 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<(Maps, NetworksMap, usize), OpenError> {
         reason_counters: mapped(ebpf, "REASON_COUNTERS")?,
         sweep_counters: mapped(ebpf, "SWEEP_COUNTERS")?,
         trace: mapped(ebpf, "TRACE")?,
+        breakers: mapped(ebpf, "BREAKERS")?,
+        windows: mapped(ebpf, "WINDOWS")?,
+        trips: mapped(ebpf, "TRIPS")?,
+        histograms: mapped(ebpf, "HISTOGRAMS")?,
     };
     let map = take(ebpf, "NETWORKS")?;
     let room = room(&map).map_err(|error| OpenError::kernel("reading the networks' size", error))?;
     let networks = LpmTrie::try_from(map).map_err(|error| OpenError::kernel("opening the networks", error))?;
     Ok((maps, networks, room))
+}
+
+/// The ring of breakers' trips.
+pub fn bell(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, OpenError> {
+    RingBuf::try_from(take(ebpf, "BELL")?).map_err(|error| OpenError::kernel("opening the ring of trips", error))
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {

@@ -4,8 +4,8 @@ use std::{io, marker::PhantomData, os::fd::AsFd, ptr};
 
 use memmap2::{MmapOptions, MmapRaw};
 use splitter_ebpf::abi::{
-    Backend, BackendCounters, Bucket, Destination, Identity, MaglevLine, Nat, ReasonCounters, Service, ServiceCounters, Settings,
-    SharedWord, Slot, Table, TraceFilter, Way,
+    Backend, BackendCounters, Breaker, Bucket, Destination, Histogram, Identity, MaglevLine, Nat, ReasonCounters, Service,
+    ServiceCounters, Settings, SharedWord, Slot, Table, TraceFilter, Trip, Way, Window,
 };
 
 /// A type of which every bit pattern is a value, and which owns nothing: it can be copied in and out of memory that others write.
@@ -21,8 +21,8 @@ macro_rules! plain {
     )+ };
 }
 plain! {
-    u8, u16, u32, u64, Backend, BackendCounters, Bucket, Destination, Identity, MaglevLine, Nat, ReasonCounters, Service, ServiceCounters, Settings,
-    Slot, Table, TraceFilter, Way
+    u8, u16, u32, u64, Backend, BackendCounters, Breaker, Bucket, Destination, Histogram, Identity, MaglevLine, Nat, ReasonCounters, Service, ServiceCounters, Settings,
+    Slot, Table, TraceFilter, Trip, Way, Window
 }
 
 /// An array map of `T`, mapped.

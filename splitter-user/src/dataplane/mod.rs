@@ -17,16 +17,17 @@ mod mapped;
 mod networks;
 mod numbers;
 mod object;
+mod signals;
 mod sweep;
 mod trace;
 mod types;
 
 pub use types::{
-    Applied, ApplyError, Attached, AttachedMode, BackendSample, Counters, Explained, Info, Live, Sample, ServiceKey,
-    ServiceSample, TableUse, Traced, WantedBackend, WantedService,
+    Applied, ApplyError, Attached, AttachedMode, BackendSample, BreakerTally, CohortTimes, Counters, Explained, Info, Lease,
+    Live, Sample, ServiceKey, ServiceSample, TableUse, Times, Traced, Trip, WantedBackend, WantedService,
 };
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::OwnedFd, time::Duration};
 
 use ipnet::IpNet;
 
@@ -51,6 +52,25 @@ pub trait Dataplane: Send {
     /// # Errors
     /// There is no such service.
     fn steer(&mut self, service: &ServiceKey, weight: Weight, flip: Option<Existing>) -> Result<(), ApplyError>;
+
+    /// Arms a service's breaker again: what the canary did before doesn't count any more. One that hasn't tripped stays as it is, but for that.
+    ///
+    /// # Errors
+    /// There is no such service.
+    fn arm(&mut self, service: &ServiceKey) -> Result<(), ApplyError>;
+
+    /// Becomes readable when a breaker trips, so that an agent needn't wait for its next sample; `None`: there is no such thing. [`Self::heard`] makes it
+    /// unreadable again.
+    fn bell(&self) -> Option<OwnedFd>;
+
+    /// Takes what made the bell ring. What tripped is in the sample.
+    fn heard(&mut self);
+
+    /// How the lease stands.
+    fn lease(&self) -> Lease;
+
+    /// Gives a sign of life that is valid for so long from now on; `None`: the agent stops in order, nothing runs out any more. One store.
+    fn renew(&mut self, lease: Option<Duration>);
 
     /// The counters of this moment, summed over CPUs. They only grow, also across agents.
     fn sample(&mut self) -> Sample;

@@ -4,9 +4,8 @@ use std::mem::offset_of;
 
 use splitter_ebpf::{
     abi::{BUCKET, BackendCounters, Slot, flags},
-    affinity::{self, Limits, Word},
-    stamp::Stamp,
-    tcp::{self, SlotWord},
+    affinity::{self, Limits, Now, Word},
+    tcp::SlotWord,
 };
 
 use super::loader::Maps;
@@ -28,10 +27,19 @@ pub struct Found {
 enum Fate {
     Lives,
     Closing,
-    /// Forget it; an attempt that never completed counts as timed out.
-    Gone {
-        timed_out: bool,
-    },
+    /// Forget it, and count what that was.
+    Gone(Loss),
+}
+
+/// What is forgotten.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// Nothing that counts.
+    Nothing,
+    /// An attempt that never completed.
+    Attempt,
+    /// A connection that lived until now.
+    Connection,
 }
 
 /// A service, as far as the sweep needs it.
@@ -42,7 +50,7 @@ struct Ages {
 }
 
 /// Walks both tables. Entries of backends and services that aren't in use are forgotten.
-pub fn sweep(maps: &Maps, now: Stamp) -> Found {
+pub fn sweep(maps: &Maps, now: Now) -> Found {
     let services: Vec<Option<Ages>> = (0..maps.services.len()).map(|number| ages(maps, number)).collect();
     let owners: Vec<Option<usize>> = (0..maps.backends.len()).map(|number| owner(maps, number)).collect();
     let mut found = Found { live: vec![0; owners.len()], held: vec![0; owners.len()], ..Found::default() };
@@ -55,7 +63,7 @@ pub fn sweep(maps: &Maps, now: Stamp) -> Found {
             let word = Word(raw);
             let backend = word.value() as usize;
             let ages = owners.get(backend).copied().flatten().and_then(|service| services[service]);
-            let fate = ages.map_or(Fate::Gone { timed_out: false }, |ages| word_fate(word, ages, now));
+            let fate = ages.map_or(Fate::Gone(Loss::Nothing), |ages| word_fate(word, ages, now));
             if settle(maps, &mut found, backend, fate, |new| cell.replace(raw, new)) {
                 found.words += 1;
             }
@@ -72,7 +80,7 @@ pub fn sweep(maps: &Maps, now: Stamp) -> Found {
         let home = maps.slots.field::<u32>(index, offset_of!(Slot, home));
         let belongs = owners.get(backend).copied().flatten() == Some(service);
         let ages = services.get(service).copied().flatten().filter(|_| belongs);
-        let fate = ages.map_or(Fate::Gone { timed_out: false }, |ages| slot_fate(SlotWord(raw), ages, now));
+        let fate = ages.map_or(Fate::Gone(Loss::Nothing), |ages| slot_fate(SlotWord(raw), ages, now));
         let forget = |new| {
             let forgotten = cell.replace(raw, new);
             if forgotten {
@@ -100,10 +108,14 @@ fn settle(maps: &Maps, found: &mut Found, backend: usize, fate: Fate, forget: im
             true
         }
         // A packet may have come meanwhile: then the word is another one and stays.
-        Fate::Gone { timed_out } => {
+        Fate::Gone(loss) => {
             let forgotten = forget(0);
-            if forgotten && timed_out {
-                maps.sweep_counters.word(backend, offset_of!(BackendCounters, timed_out)).add(1);
+            if forgotten {
+                match loss {
+                    Loss::Nothing => {}
+                    Loss::Attempt => maps.sweep_counters.word(backend, offset_of!(BackendCounters, timed_out)).add(1),
+                    Loss::Connection => maps.sweep_counters.word(backend, offset_of!(BackendCounters, ended)).add(1),
+                }
             }
             !forgotten
         }
@@ -125,33 +137,35 @@ fn owner(maps: &Maps, number: usize) -> Option<usize> {
     (backend.in_use != 0).then_some(usize::from(backend.service))
 }
 
-fn word_fate(word: Word, ages: Ages, now: Stamp) -> Fate {
-    let state = word.state();
+fn word_fate(word: Word, ages: Ages, now: Now) -> Fate {
     if affinity::yields(word, ages.limits, now).is_free() {
-        // A UDP exchange of which only one side is seen can't be said to have failed.
-        return Fate::Gone { timed_out: state == Some(affinity::State::Embryonic) && !ages.udp };
+        return Fate::Gone(match word.state() {
+            // A UDP exchange of which only one side is seen can't be said to have failed.
+            Some(affinity::State::Embryonic) if ages.udp => Loss::Nothing,
+            Some(affinity::State::Embryonic) => Loss::Attempt,
+            Some(affinity::State::Established) => Loss::Connection,
+            Some(affinity::State::Closing) | None => Loss::Nothing,
+        });
     }
-    match state {
-        Some(affinity::State::Closing) => Fate::Closing,
-        Some(affinity::State::Embryonic | affinity::State::Established) | None => Fate::Lives,
-    }
+    lives(word)
 }
 
-fn slot_fate(word: SlotWord, ages: Ages, now: Stamp) -> Fate {
-    let state = word.state();
-    let (class, embryonic) = match state {
-        Some(tcp::State::Embryonic | tcp::State::Answered) => (affinity::State::Embryonic, true),
-        Some(tcp::State::Established) => (affinity::State::Established, false),
-        Some(tcp::State::Closing) => (affinity::State::Closing, false),
-        None => return Fate::Gone { timed_out: false },
-    };
-    let view = Word::new(splitter_ebpf::hash::Hash(0), 0, class, word.stamp());
-    if affinity::yields(view, ages.limits, now).is_free() {
-        return Fate::Gone { timed_out: embryonic };
+fn slot_fate(word: SlotWord, ages: Ages, now: Now) -> Fate {
+    let seen = word.seen();
+    if affinity::yields(seen, ages.limits, now).is_free() {
+        return Fate::Gone(match seen.state() {
+            Some(affinity::State::Embryonic) => Loss::Attempt,
+            Some(affinity::State::Established) => Loss::Connection,
+            Some(affinity::State::Closing) | None => Loss::Nothing,
+        });
     }
-    match class {
-        affinity::State::Closing => Fate::Closing,
-        affinity::State::Embryonic | affinity::State::Established => Fate::Lives,
+    lives(seen)
+}
+
+fn lives(word: Word) -> Fate {
+    match word.state() {
+        Some(affinity::State::Closing) => Fate::Closing,
+        Some(affinity::State::Embryonic | affinity::State::Established) | None => Fate::Lives,
     }
 }
 

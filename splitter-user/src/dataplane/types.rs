@@ -4,13 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use ipnet::IpNet;
-use splitter_ebpf::cohort::Rule;
+use splitter_ebpf::{breaker::Cause, cohort::Rule};
 
 use crate::{
-    model::{Affinity, BackendWeight, Cohort, Existing, Mode, Protocol, Seed, Timeouts, Weight},
+    controller::Cohorts,
+    model::{Affinity, BackendWeight, Breaker, Cohort, Existing, Mode, OnLeaseExpiry, Protocol, Seed, Timeouts, Weight},
     neighbor::Way,
 };
 
@@ -46,6 +48,10 @@ pub struct WantedService {
     pub weight: Weight,
     /// Flipped, and what happens to established canary connections.
     pub flip: Option<Existing>,
+    /// Limits at which the data plane flips it by itself.
+    pub breaker: Option<Breaker>,
+    /// What it does while the lease has run out.
+    pub on_lease_expiry: OnLeaseExpiry,
     /// Its backends.
     pub backends: Vec<WantedBackend>,
     /// Networks that always get the canary.
@@ -183,6 +189,81 @@ pub struct Counters {
     pub reset_by_backend: u64,
     pub reset_by_client: u64,
     pub closed: u64,
+    pub retransmitted: u64,
+    pub unreachable: u64,
+    pub established: u64,
+    pub ended: u64,
+}
+
+impl Counters {
+    /// Established connections that live. Exact: read from the same counters that the data plane counts their beginnings and ends by.
+    #[must_use]
+    pub const fn live(&self) -> u64 {
+        self.established.saturating_sub(self.ended)
+    }
+}
+
+/// How long something took, as counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// All of it together.
+    pub sum: Duration,
+    /// By bucket of [`splitter_ebpf::histogram`]; empty: nothing was measured yet.
+    pub counts: Vec<u64>,
+}
+
+impl Times {
+    /// How many were measured.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// What is measured of a cohort's times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CohortTimes {
+    /// TCP: from the SYN to the backend's answer (`nat`), or to the client's ACK (`dsr`). UDP: to the first answer (`nat`).
+    pub handshake: Times,
+    /// From the client's first octets to the backend's (TCP in `nat`).
+    pub first_response: Times,
+}
+
+/// What a breaker's window held. What each number means stands in `splitter_ebpf::abi::WindowTally`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the ABI, where each is explained")]
+pub struct BreakerTally {
+    pub attempts: u32,
+    pub completed: u32,
+    pub refused: u32,
+    pub reset: u32,
+    pub retransmitted: u32,
+    pub due: u32,
+    pub timed_out: u32,
+}
+
+/// A breaker that has tripped: everything new goes to stable until it is armed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trip {
+    /// So long ago.
+    pub ago: Duration,
+    /// The limit that was crossed.
+    pub cause: Cause,
+    /// That limit.
+    pub limit: Weight,
+    /// What the cohorts did in the breaker's window.
+    pub tallies: Cohorts<BreakerTally>,
+}
+
+/// The agent's lease on the data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Nobody holds one: no agent has begun, or the last one stopped in order. Nothing runs out.
+    Released,
+    /// It's valid for so long.
+    Valid(Duration),
+    /// It ran out so long ago.
+    RanOut(Duration),
 }
 
 /// All counters of one moment.
@@ -209,6 +290,10 @@ pub struct ServiceSample {
     pub untracked: u64,
     /// Packets refused, by reason's label.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Its breaker has tripped.
+    pub trip: Option<Trip>,
+    /// How long things took.
+    pub times: Cohorts<CohortTimes>,
     /// Its backends, those included that aren't wanted any more but still have connections.
     pub backends: BTreeMap<SocketAddr, BackendSample>,
 }

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{merge, merged};
+use super::{merge, merged, rollout::told};
 use crate::{
     config::{
         Config,
         rules::{self, Violation},
     },
+    controller::rollout::{self, Cannot},
     model::{Backend, BackendWeight, Cohort, Existing, NetworkList, Service, ServiceName, Weight},
-    store::{AddedBackend, AskedBackendWeight, AskedWeight, EventKind, Flip, FlipReason, ServiceState, State},
+    store::{AddedBackend, AskedBackendWeight, AskedWeight, EventKind, Flip, FlipReason, Phase, ServiceState, State},
 };
 
 /// Who asks, and when.
@@ -114,6 +115,66 @@ pub enum Refusal {
         /// The list.
         list: NetworkList,
     },
+    /// Its rollout decides about the weight.
+    #[error(
+        "rollout {id} of service \"{service}\" is not over: `splitter rollout status {service}` shows it, `splitter rollout abort {service}` ends it"
+    )]
+    RolloutRuns {
+        /// The service.
+        service: ServiceName,
+        /// The rollout's number.
+        id: u64,
+    },
+    /// Its rollout was flipped, and is to be decided about.
+    #[error(
+        "rollout {id} of service \"{service}\" was flipped: `splitter rollout retry {service}` begins again with the first step, `splitter rollout abort {service}` \
+         gives it up"
+    )]
+    RolloutFlipped {
+        /// The service.
+        service: ServiceName,
+        /// The rollout's number.
+        id: u64,
+    },
+    /// It has had no rollout.
+    #[error("service \"{service}\" has no rollout: `splitter rollout start {service}` begins one")]
+    NoRollout {
+        /// The service.
+        service: ServiceName,
+    },
+    /// It has no plan.
+    #[error("service \"{service}\" has no plan: write [service.rollout] into the configuration, see docs/rollouts.md")]
+    NoPlan {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Nobody would get the canary's share.
+    #[error("service \"{service}\" has no canary backend that takes connections: add one, or undrain one")]
+    NoCanary {
+        /// The service.
+        service: ServiceName,
+    },
+    /// A flipped service isn't rolled out.
+    #[error(
+        "service \"{service}\" is flipped, since {}, by {}: {}; `splitter unflip {service}` first, when that is settled",
+        flip.at, flip.by, flip.reason
+    )]
+    FlippedAlready {
+        /// The service.
+        service: ServiceName,
+        /// The flip in force.
+        flip: Box<Flip>,
+    },
+    /// The rollout's state is in the way.
+    #[error("rollout {id} of service \"{service}\": {cannot}: {}", cannot.remedy)]
+    Rollout {
+        /// The service.
+        service: ServiceName,
+        /// The rollout's number.
+        id: u64,
+        /// What it is, and what to do instead.
+        cannot: Cannot,
+    },
     /// The result would break rules that hold for the configuration as well.
     #[error("{}", sentences(violations))]
     Invalid {
@@ -134,6 +195,7 @@ pub fn set_weight(
     origin: Origin<'_>,
 ) -> Result<State, Refusal> {
     change(config, state, service, origin, |configured, effective, asked| {
+        has_ended(service, asked)?;
         let over = AskedWeight { weight, configured: configured.weight };
         asked.weight = (weight != configured.weight).then_some(over);
         let changed = EventKind::WeightChanged { from: effective.weight, to: weight, by: origin.by.to_owned() };
@@ -155,8 +217,11 @@ pub fn flip(
     origin: Origin<'_>,
 ) -> Result<State, Refusal> {
     // No rule may stand in the way of a flip.
-    change_unchecked(config, state, service, origin, |_, _, asked| {
+    let next = change_unchecked(config, state, service, origin, |_, _, asked| {
         let by = origin.by.to_owned();
+        if let Some(run) = &mut asked.rollout {
+            **run = rollout::flipped(run, &reason, origin.at);
+        }
         match &mut asked.flip {
             Some(flip) if flip.existing == existing => {
                 Err(Refusal::AlreadyFlipped { service: service.clone(), flip: Box::new(flip.clone()) })
@@ -170,7 +235,8 @@ pub fn flip(
                 Ok(Some(EventKind::Flipped { reason, existing, by }))
             }
         }
-    })
+    })?;
+    Ok(told(state, next, service, origin))
 }
 
 /// Takes a flip back: the weight counts again.
@@ -179,11 +245,27 @@ pub fn flip(
 /// The service isn't known, or isn't flipped.
 pub fn unflip(config: &Config, state: &State, service: &ServiceName, origin: Origin<'_>) -> Result<State, Refusal> {
     change_unchecked(config, state, service, origin, |_, effective, asked| {
+        if let Some(run) = asked.rollout.as_deref().filter(|run| matches!(run.phase, Phase::Flipped { .. })) {
+            return Err(Refusal::RolloutFlipped { service: service.clone(), id: run.id });
+        }
         if asked.flip.take().is_none() {
             return Err(Refusal::NotFlipped { service: service.clone() });
         }
         Ok(Some(EventKind::Unflipped { weight: effective.weight, by: origin.by.to_owned() }))
     })
+}
+
+/// That no rollout has still to be decided about.
+pub(super) fn has_ended(service: &ServiceName, asked: &ServiceState) -> Result<(), Refusal> {
+    let Some(run) = asked.rollout.as_deref() else { return Ok(()) };
+    let (service, id) = (service.clone(), run.id);
+    match run.phase {
+        Phase::Stepping { .. } | Phase::Gate { .. } | Phase::Paused { .. } | Phase::Promoting { .. } => {
+            Err(Refusal::RolloutRuns { service, id })
+        }
+        Phase::Flipped { .. } => Err(Refusal::RolloutFlipped { service, id }),
+        Phase::Promoted | Phase::Aborted { .. } => Ok(()),
+    }
 }
 
 /// Adds a backend.
@@ -239,7 +321,9 @@ pub fn remove_backend(
             overlay.removed.insert(backend);
         }
         overlay.weights.remove(&backend);
+        overlay.promoted.remove(&backend);
         overlay.draining.remove(&backend);
+        overlay.retired.remove(&backend);
         Ok(Some(EventKind::BackendRemoved { backend, cohort, by: origin.by.to_owned() }))
     })
 }
@@ -277,6 +361,7 @@ pub fn undrain(
 ) -> Result<State, Refusal> {
     change(config, state, service, origin, |_, effective, asked| {
         known(service, effective, backend)?;
+        asked.backends.retired.remove(&backend);
         if !asked.backends.draining.remove(&backend) {
             return Err(Refusal::NotDraining { service: service.clone(), backend });
         }
@@ -422,7 +507,7 @@ pub(super) fn sentences(violations: &[Violation]) -> String {
 }
 
 /// Applies a change, and holds the result against the rules.
-fn change(
+pub(super) fn change(
     config: &Config,
     state: &State,
     name: &ServiceName,
@@ -435,7 +520,7 @@ fn change(
 }
 
 /// Applies a change: `apply` gets the service as configured and as it is in effect, and what was asked of it so far.
-fn change_unchecked(
+pub(super) fn change_unchecked(
     config: &Config,
     state: &State,
     name: &ServiceName,

@@ -6,6 +6,7 @@
 
 mod command;
 mod reconcile;
+mod rollout;
 
 #[cfg(test)]
 mod tests;
@@ -19,12 +20,14 @@ pub use command::{
     set_weight, undrain, unflip,
 };
 pub use reconcile::reconcile;
+pub use rollout::{ask_rollout, move_rollout, promote_rollout, retry_rollout, start_rollout};
 
 use crate::{
     config::{
         Config,
         rules::{self, Violation},
     },
+    controller,
     model::{Backend, Existing, Seed, Service, ServiceName, Weight},
     store::{EventKind, Flip, FlipReason, ServiceState, State},
 };
@@ -51,6 +54,8 @@ pub enum WeightSource {
     Config,
     /// A command that overrides it.
     Command,
+    /// A rollout that is going on.
+    Rollout,
 }
 
 /// There is no valid answer to what is asked for.
@@ -88,7 +93,11 @@ pub fn services(config: &Config, state: &State) -> Result<Vec<Desired>, DesiredE
         Ok(Desired {
             seed: seed.ok_or_else(|| DesiredError::NoSeed { service: service.name.clone() })?,
             weight_in_force: if flip.is_some() { Weight::ZERO } else { service.weight },
-            weight_source: if by_command { WeightSource::Command } else { WeightSource::Config },
+            weight_source: match asked.and_then(weight_by_rollout) {
+                Some(_) => WeightSource::Rollout,
+                None if by_command => WeightSource::Command,
+                None => WeightSource::Config,
+            },
             flip,
             service,
         })
@@ -131,7 +140,7 @@ fn merged(config: &Config, state: &State) -> Vec<Service> {
 fn merge(configured: &Service, asked: Option<&ServiceState>) -> Service {
     let mut service = configured.clone();
     let Some(asked) = asked else { return service };
-    if let Some(weight) = weight_by_command(configured, asked) {
+    if let Some(weight) = weight_by_rollout(asked).or_else(|| weight_by_command(configured, asked)) {
         service.weight = weight;
     }
 
@@ -140,6 +149,9 @@ fn merge(configured: &Service, asked: Option<&ServiceState>) -> Service {
     for backend in &mut service.backends {
         if let Some(by_command) = overlay.weights.get(&backend.address).filter(|w| w.configured == backend.weight) {
             backend.weight = by_command.weight;
+        }
+        if let Some(promoted) = overlay.promoted.get(&backend.address).filter(|p| p.configured == backend.cohort) {
+            backend.cohort = promoted.cohort;
         }
     }
     let present: HashSet<SocketAddr> = service.backends.iter().map(|backend| backend.address).collect();
@@ -163,6 +175,10 @@ fn merge(configured: &Service, asked: Option<&ServiceState>) -> Service {
         }
     }
     service
+}
+
+fn weight_by_rollout(asked: &ServiceState) -> Option<Weight> {
+    asked.rollout.as_deref().and_then(controller::rollout::weight_of)
 }
 
 fn weight_by_command(configured: &Service, asked: &ServiceState) -> Option<Weight> {

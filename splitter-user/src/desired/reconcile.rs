@@ -11,8 +11,11 @@ use jiff::Timestamp;
 
 use super::merged;
 use crate::{
-    config::{Config, rules},
-    model::{Backend, NetworkList, Service, ServiceName},
+    config::{
+        Config,
+        rules::{self, Rule},
+    },
+    model::{Backend, Cohort, NetworkList, Service, ServiceName},
     store::{BackendOverlay, EventKind, NetworkOverlay, ServiceState, State},
 };
 
@@ -31,15 +34,19 @@ pub fn reconcile(config: &Config, state: &State, at: Timestamp) -> State {
     }
     next.services.retain(|_, asked| *asked != ServiceState::default());
 
-    for step in [Step::Changes, Step::Drains, Step::Everything] {
+    for step in [Step::Promotions, Step::Changes, Step::Promotions, Step::Drains, Step::Everything] {
         let violations = rules::check_services(&merged(config, &next), &config.nat, &config.tables);
         let Some(first) = violations.first() else { break };
         // A rule about all services together (a table that is full) is broken by any of them.
         let everywhere = step == Step::Everything || violations.iter().any(|violation| violation.service.is_none());
-        let broken = |index| everywhere || violations.iter().any(|violation| violation.service == Some(index));
+        let of = |index| violations.iter().filter(move |violation| violation.service == Some(index));
+        let broken = |index| match step {
+            Step::Promotions => of(index).any(|violation| violation.rule == Rule::NoStable),
+            Step::Changes | Step::Drains | Step::Everything => everywhere || of(index).next().is_some(),
+        };
         for (index, service) in config.services.iter().enumerate().filter(|(index, _)| broken(*index)) {
             let Some(asked) = next.services.get_mut(&service.name) else { continue };
-            let own = violations.iter().find(|violation| violation.service == Some(index)).unwrap_or(first);
+            let own = of(index).next().unwrap_or(first);
             let dropped = dropped.of(&service.name);
             step.drop_from(asked, &own.rule.to_string(), dropped);
             tidy(service, asked, dropped);
@@ -52,6 +59,8 @@ pub fn reconcile(config: &Config, state: &State, at: Timestamp) -> State {
 /// What is given up for the configuration's sake, one after the other until it fits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
+    /// Promotions that leave a service without stable backends, for its lists were changed or what was added is dropped, and what they took out of use.
+    Promotions,
     /// Added and removed backends and networks of the services that break a rule.
     Changes,
     /// Their drains and backend weights.
@@ -64,14 +73,20 @@ impl Step {
     fn drop_from(self, asked: &mut ServiceState, why: &str, dropped: &mut Vec<EventKind>) {
         let overlay = &mut asked.backends;
         let mut gone = Vec::new();
-        if self != Self::Drains {
+        if matches!(self, Self::Changes | Self::Everything) {
             let changed = std::mem::take(&mut overlay.added).into_keys().map(added_backend);
             gone.extend(changed.chain(std::mem::take(&mut overlay.removed).into_iter().map(removed_backend)));
             let NetworkOverlay { added, removed } = std::mem::take(&mut asked.networks);
             gone.extend(added.into_iter().map(|(network, list)| added_network(network, list)));
             gone.extend(removed.into_iter().map(removed_network));
         }
-        if self != Self::Changes {
+        if matches!(self, Self::Promotions | Self::Everything) {
+            gone.extend(std::mem::take(&mut overlay.promoted).into_iter().map(|(address, over)| promotion(address, over.cohort)));
+            for retired in std::mem::take(&mut overlay.retired) {
+                overlay.draining.remove(&retired);
+            }
+        }
+        if matches!(self, Self::Drains | Self::Everything) {
             gone.extend(std::mem::take(&mut overlay.draining).into_iter().map(draining));
             gone.extend(std::mem::take(&mut overlay.weights).into_keys().map(backend_weight));
         }
@@ -93,7 +108,7 @@ fn tidy(service: &Service, asked: &mut ServiceState, dropped: &mut Vec<EventKind
 
 fn tidy_backends(service: &Service, overlay: &mut BackendOverlay, dropped: &mut Vec<EventKind>) {
     let configured: HashMap<SocketAddr, &Backend> = service.backends.iter().map(|b| (b.address, b)).collect();
-    let BackendOverlay { added, removed, weights, draining: drains } = overlay;
+    let BackendOverlay { added, removed, weights, draining: drains, promoted, retired } = overlay;
     removed.retain(|address| keep(configured.contains_key(address), dropped, || void(removed_backend(*address), NOT_LISTED)));
     added.retain(|address, added| {
         let keeps = match configured.get(address) {
@@ -115,6 +130,13 @@ fn tidy_backends(service: &Service, overlay: &mut BackendOverlay, dropped: &mut 
         let there = added.contains_key(address) || (configured.contains_key(address) && !removed.contains(address));
         keep(there, dropped, || void(draining(*address), "the service no longer has it"))
     });
+    retired.retain(|address| drains.contains(address));
+    promoted.retain(|address, over| {
+        let same = configured.get(address).is_some_and(|own| own.cohort == over.configured) && !removed.contains(address);
+        keep(same, dropped, || {
+            void(promotion(*address, over.cohort), "the configuration changed its cohort, or no longer lists it")
+        })
+    });
 }
 
 fn tidy_networks(service: &Service, overlay: &mut NetworkOverlay, dropped: &mut Vec<EventKind>) {
@@ -134,13 +156,20 @@ fn tidy_networks(service: &Service, overlay: &mut NetworkOverlay, dropped: &mut 
     });
 }
 
-/// What is left of a service that the configuration doesn't name: should it come back, it is still flipped, and its clients
-/// find the same places.
+/// What is left of a service that the configuration doesn't name: should it come back, it is still flipped, its clients find the same places, and what its rollout left (backends that were
+/// promoted or taken out of use, no weight after an abort) counts as if it had never been away.
 fn forget(asked: &mut ServiceState, dropped: &mut Vec<EventKind>) {
-    let left = ServiceState { seed: asked.seed, flip: asked.flip.clone(), ..ServiceState::default() };
-    if left != *asked {
+    let before = asked.clone();
+    let ServiceState { seed, flip, rollout, past, weight, backends, .. } = before.clone();
+    let (left, what) = if rollout.is_some() {
+        let left = ServiceState { seed, flip, rollout, past, weight, backends, ..ServiceState::default() };
+        (left, "the changes to its networks")
+    } else {
+        (ServiceState { seed, flip, past, ..ServiceState::default() }, "everything but its seed and its flip")
+    };
+    if left != before {
         *asked = left;
-        dropped.push(void("everything but its seed and its flip".to_owned(), "the configuration doesn't name the service"));
+        dropped.push(void(what.to_owned(), "the configuration doesn't name the service"));
     }
 }
 
@@ -160,6 +189,10 @@ fn backend_weight(address: SocketAddr) -> String {
 
 fn draining(address: SocketAddr) -> String {
     format!("the draining of backend {address}")
+}
+
+fn promotion(address: SocketAddr, to: Cohort) -> String {
+    format!("the promotion of backend {address} to {to}")
 }
 
 fn added_network(network: IpNet, list: NetworkList) -> String {

@@ -1,5 +1,7 @@
 //! The merge against a plain model of what each command does, and each refusal's message.
 
+mod rollout;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;

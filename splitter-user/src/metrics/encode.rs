@@ -60,6 +60,7 @@ const fn classic_type(kind: Kind) -> &'static str {
     match kind {
         Kind::Counter => "counter",
         Kind::Gauge | Kind::Info => "gauge",
+        Kind::Histogram => "histogram",
     }
 }
 
@@ -102,6 +103,14 @@ fn encode_value(encoder: &mut MetricEncoder, kind: Kind, value: Value) -> Result
         (Kind::Counter, Value::Real(value)) => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
         (Kind::Gauge | Kind::Info, Value::Whole(value)) => encoder.encode_gauge(&value),
         (Kind::Gauge | Kind::Info, Value::Real(value)) => encoder.encode_gauge(&value),
+        (Kind::Histogram, Value::Times { sum, buckets }) => {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        }
+        // The table has no such metric; a test reads each.
+        (Kind::Counter | Kind::Gauge | Kind::Info, Value::Times { .. }) | (Kind::Histogram, Value::Whole(_) | Value::Real(_)) => {
+            Err(fmt::Error)
+        }
     }
 }
 
@@ -110,6 +119,7 @@ const fn metric_type(kind: Kind) -> MetricType {
         Kind::Counter => MetricType::Counter,
         Kind::Gauge => MetricType::Gauge,
         Kind::Info => MetricType::Info,
+        Kind::Histogram => MetricType::Histogram,
     }
 }
 

@@ -5,12 +5,13 @@
 //! that what Prometheus sees is what the data plane counted. A value that isn't known has no sample.
 
 mod encode;
+mod rollout;
 pub mod server;
 mod snapshot;
 mod table;
 
 pub use encode::{CLASSIC, OPEN_METRICS, classic, open_metrics};
-pub use snapshot::{BackendSnapshot, CohortSnapshot, LastReload, ServiceSnapshot, Snapshot, Table, TableSnapshot};
+pub use snapshot::{BackendSnapshot, CohortSnapshot, Histogram, LastReload, ServiceSnapshot, Snapshot, Table, TableSnapshot};
 pub use table::{Kind, METRICS, Metric, Sample, Unit, Value};
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    api::wire::{Counters, FlipCause},
+    api::wire::{Counters, FlipCause, RolloutStatus},
     model::{Cohort, ServiceName, Weight},
 };
 
@@ -20,6 +20,12 @@ pub struct Snapshot {
     pub last_reload: Option<LastReload>,
     /// How long the last reading of the counters took.
     pub sampling: Option<Duration>,
+    /// How long the agent's last sign of life still counts; none if it has no lease.
+    pub lease_left: Option<Duration>,
+    /// How often this agent found that the lease had run out.
+    pub leases_ran_out: u64,
+    /// When it last had.
+    pub lease_ran_out: Option<Timestamp>,
     /// Packets that the kernel got untouched, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Packets that were dropped, by reason.
@@ -83,12 +89,16 @@ pub struct ServiceSnapshot {
     pub flip: Option<FlipCause>,
     /// How often it was flipped, by cause.
     pub flips: BTreeMap<FlipCause, u64>,
+    /// Whether its breaker has tripped; none if it has no breaker.
+    pub breaker_tripped: Option<bool>,
     /// New connections that were to go to the canary and went to stable.
     pub canary_fallback: Option<u64>,
     /// Packets refused, by reason.
     pub refusals: BTreeMap<String, u64>,
     /// Its cohorts.
     pub cohorts: Vec<CohortSnapshot>,
+    /// The rollout that goes on, or its last one; none if it had none.
+    pub rollout: Option<RolloutStatus>,
 }
 
 /// One cohort of a service.
@@ -96,10 +106,23 @@ pub struct ServiceSnapshot {
 pub struct CohortSnapshot {
     /// Which.
     pub cohort: Cohort,
+    /// How long handshakes took; none where that isn't seen.
+    pub handshake: Option<Histogram>,
+    /// How long first responses took; none where that isn't seen.
+    pub first_response: Option<Histogram>,
     /// Backends that get new connections.
     pub usable_backends: u64,
     /// All its backends.
     pub backends: Vec<BackendSnapshot>,
+}
+
+/// How long something took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// All of it together.
+    pub sum: Duration,
+    /// By bucket of [`splitter_ebpf::histogram`]; empty: nothing was measured yet.
+    pub counts: Vec<u64>,
 }
 
 /// One backend of a cohort.

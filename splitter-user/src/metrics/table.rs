@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::snapshot::{BackendSnapshot, ServiceSnapshot, Snapshot};
+use splitter_ebpf::{histogram, moment::TICK_NS};
+
+use super::{
+    rollout,
+    snapshot::{BackendSnapshot, CohortSnapshot, Histogram, ServiceSnapshot, Snapshot},
+};
 use crate::{
     api::wire::{Counters, Traffic},
     model::Weight,
@@ -33,6 +38,8 @@ pub enum Kind {
     Gauge,
     /// Is always 1: the labels are what it says.
     Info,
+    /// How often something took how long.
+    Histogram,
 }
 
 /// Units as OpenMetrics names them.
@@ -71,12 +78,19 @@ pub struct Sample {
 }
 
 /// A number as it is written.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Counted.
     Whole(u64),
     /// Measured.
     Real(f64),
+    /// Times in seconds.
+    Times {
+        /// All of them together.
+        sum: f64,
+        /// Where a bucket ends, and how many are in it; the last has no end.
+        buckets: Vec<(f64, u64)>,
+    },
 }
 
 impl Metric {
@@ -85,7 +99,7 @@ impl Metric {
     pub fn sample_name(&self) -> String {
         match self.kind {
             Kind::Counter => format!("{}_total", self.name),
-            Kind::Gauge => self.name.to_owned(),
+            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
             Kind::Info => format!("{}_info", self.name),
         }
     }
@@ -97,11 +111,13 @@ impl fmt::Display for Kind {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Info => "info",
+            Self::Histogram => "histogram",
         })
     }
 }
 
 const BACKEND: &[&str] = &["service", "cohort", "backend"];
+const COHORT: &[&str] = &["service", "cohort"];
 const BACKEND_AND_DIRECTION: &[&str] = &["service", "cohort", "backend", "direction"];
 
 /// Every metric there is.
@@ -143,8 +159,16 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: None,
         labels: BACKEND,
-        help: "Attempts that the backend answered with a RST (nat only).",
+        help: "Attempts that ended by a RST or by ICMP destination unreachable before they completed (nat only).",
         read: |now| counted(now, |counters| counters.refused),
+    },
+    Metric {
+        name: "splitter_backend_connections_unreachable",
+        kind: Kind::Counter,
+        unit: None,
+        labels: BACKEND,
+        help: "Of those refused, attempts that ended by ICMP destination unreachable (nat only).",
+        read: |now| counted(now, |counters| counters.unreachable),
     },
     Metric {
         name: "splitter_backend_connections_timed_out",
@@ -163,6 +187,14 @@ pub const METRICS: &[Metric] = &[
         read: |now| counted(now, |counters| Some(counters.reset)),
     },
     Metric {
+        name: "splitter_backend_connections_reset_by_backend",
+        kind: Kind::Counter,
+        unit: None,
+        labels: BACKEND,
+        help: "Of those reset, connections that the backend reset (nat only).",
+        read: |now| counted(now, |counters| counters.reset_by_backend),
+    },
+    Metric {
         name: "splitter_backend_connections_closed",
         kind: Kind::Counter,
         unit: None,
@@ -171,18 +203,66 @@ pub const METRICS: &[Metric] = &[
         read: |now| counted(now, |counters| Some(counters.closed)),
     },
     Metric {
+        name: "splitter_backend_syn_retransmits",
+        kind: Kind::Counter,
+        unit: None,
+        labels: BACKEND,
+        help: "SYNs that were sent again before the attempt was answered.",
+        read: |now| counted(now, |counters| counters.retransmitted),
+    },
+    Metric {
+        name: "splitter_backend_connections_established",
+        kind: Kind::Counter,
+        unit: None,
+        labels: BACKEND,
+        help: "Connections that became established, in time or late.",
+        read: |now| counted(now, |counters| counters.established),
+    },
+    Metric {
+        name: "splitter_backend_connections_ended",
+        kind: Kind::Counter,
+        unit: None,
+        labels: BACKEND,
+        help: "Established connections that ended: by FIN, by RST, by silence, by a flip.",
+        read: |now| counted(now, |counters| counters.ended),
+    },
+    Metric {
+        name: "splitter_backend_connections_live",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: BACKEND,
+        help: "Established connections that live now, exactly: those established less those ended.",
+        read: |now| counted(now, Counters::live),
+    },
+    Metric {
         name: "splitter_backend_connections_active",
         kind: Kind::Gauge,
         unit: None,
         labels: BACKEND,
-        help: "Connections that live now.",
+        help: "Connections in the tables as of the last sweep, attempts among them, those that are closing not.",
         read: |now| backends(now, |backend| backend.connections),
+    },
+    Metric {
+        name: "splitter_handshake_seconds",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: COHORT,
+        help: "From the SYN to the backend's answer (nat) or to the client's ACK (dsr); for UDP, to the first answer (nat only).",
+        read: |now| times(now, |cohort| cohort.handshake.as_ref()),
+    },
+    Metric {
+        name: "splitter_first_response_seconds",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: COHORT,
+        help: "From the client's first octets to the backend's (TCP, nat only).",
+        read: |now| times(now, |cohort| cohort.first_response.as_ref()),
     },
     Metric {
         name: "splitter_cohort_usable_backends",
         kind: Kind::Gauge,
         unit: None,
-        labels: &["service", "cohort"],
+        labels: COHORT,
         help: "Backends of the cohort that get new connections.",
         read: |now| {
             let cohorts = now.services.iter().flat_map(|service| service.cohorts.iter().map(move |cohort| (service, cohort)));
@@ -231,11 +311,19 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: None,
         labels: &["service", "reason"],
-        help: "Flips, by reason: command, refused, reset, timeout or state_lost.",
+        help: "Flips, by reason: command, refused, reset, timeout, breaker, lease, rollout or state_lost.",
         read: |now| {
             let flips = now.services.iter().flat_map(|service| service.flips.iter().map(move |flips| (service, flips)));
             flips.map(|(service, (cause, n))| whole([service.name.to_string(), cause.as_str().to_owned()], *n)).collect()
         },
+    },
+    Metric {
+        name: "splitter_service_breaker_tripped",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service"],
+        help: "1 while the breaker has tripped and was not armed again, else 0; absent without a breaker.",
+        read: |now| services(now, |service| service.breaker_tripped.map(|tripped| Value::Whole(tripped.into()))),
     },
     Metric {
         name: "splitter_service_canary_fallback",
@@ -308,6 +396,30 @@ pub const METRICS: &[Metric] = &[
         read: |now| vec![whole([], now.adoptions)],
     },
     Metric {
+        name: "splitter_agent_lease_seconds",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "How long the agent's last sign of life still counts; absent without a data plane.",
+        read: |now| real(now.lease_left.map(|left| left.as_secs_f64())),
+    },
+    Metric {
+        name: "splitter_agent_leases_ran_out",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "How often this agent found that the lease had run out, its own or the last agent's.",
+        read: |now| vec![whole([], now.leases_ran_out)],
+    },
+    Metric {
+        name: "splitter_agent_lease_ran_out_timestamp_seconds",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "When the lease last ran out, as Unix time; absent if this agent never found that it had.",
+        read: |now| real(now.lease_ran_out.map(|at| at.as_duration().as_secs_f64())),
+    },
+    Metric {
         name: "splitter_agent_last_reload_timestamp_seconds",
         kind: Kind::Gauge,
         unit: Some(Unit::Seconds),
@@ -331,9 +443,81 @@ pub const METRICS: &[Metric] = &[
         help: "How long the last reading of the data plane's counters took.",
         read: |now| real(now.sampling.map(|took| took.as_secs_f64())),
     },
+    Metric {
+        name: "splitter_rollout_phase",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service", "phase"],
+        help: "1 for the phase that the service's rollout is in, 0 for the others; absent if it had none.",
+        read: rollout::phases,
+    },
+    Metric {
+        name: "splitter_rollout_step",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service"],
+        help: "The step that the rollout is in, behind whose gate it waits, or that it ended in; counted from 1.",
+        read: rollout::step,
+    },
+    Metric {
+        name: "splitter_rollout_steps",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service"],
+        help: "How many steps the rollout has.",
+        read: rollout::steps,
+    },
+    Metric {
+        name: "splitter_rollout_step_overdue_seconds",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &["service"],
+        help: "For how long the step's time has been over, for want of a healthy verdict; absent outside a step.",
+        read: rollout::overdue,
+    },
+    Metric {
+        name: "splitter_rollout_weight_ratio",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Ratio),
+        labels: &["service"],
+        help: "The canary's share that the rollout asks for; absent once it's over.",
+        read: rollout::weight,
+    },
+    Metric {
+        name: "splitter_rollout_verdict",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service", "verdict"],
+        help: "1 for what the rollout's numbers say, 0 for the others; absent once it's flipped or over.",
+        read: rollout::verdicts,
+    },
+    Metric {
+        name: "splitter_rollout_evidence",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service", "check"],
+        help: "How strongly the comparison with stable speaks against the canary, as an e-value; 1 is not at all.",
+        read: rollout::evidence,
+    },
+    Metric {
+        name: "splitter_rollout_proof",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service", "check"],
+        help: "So much evidence is proof that the canary is worse.",
+        read: rollout::proof,
+    },
+    Metric {
+        name: "splitter_rollout_check",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["service", "check"],
+        help: "1 if the check's last answer was good, 0 if it was bad; absent while there is no data.",
+        read: rollout::checks,
+    },
 ];
 
-fn whole<const N: usize>(labels: [String; N], value: u64) -> Sample {
+pub(super) fn whole<const N: usize>(labels: [String; N], value: u64) -> Sample {
     Sample { labels: labels.into(), value: Value::Whole(value) }
 }
 
@@ -343,6 +527,28 @@ fn real(value: Option<f64>) -> Vec<Sample> {
 
 fn by_reason(counts: &BTreeMap<String, u64>) -> Vec<Sample> {
     counts.iter().map(|(reason, count)| whole([reason.clone()], *count)).collect()
+}
+
+fn times(now: &Snapshot, read: impl Fn(&CohortSnapshot) -> Option<&Histogram>) -> Vec<Sample> {
+    let cohorts = now.services.iter().flat_map(|service| service.cohorts.iter().map(move |cohort| (service, cohort)));
+    let measured = cohorts.filter_map(|(service, cohort)| {
+        let labels = vec![service.name.to_string(), cohort.cohort.to_string()];
+        Some(Sample { labels, value: in_seconds(read(cohort)?) })
+    });
+    measured.collect()
+}
+
+/// Half an octave each: every fourth edge of the data plane's buckets, so that no count is guessed.
+const EVERY: usize = 4;
+
+#[expect(clippy::cast_precision_loss, reason = "edges have fewer digits, and a sum that is as long needs years")]
+fn in_seconds(times: &Histogram) -> Value {
+    let count = |buckets: std::ops::Range<usize>| -> u64 { times.counts.iter().skip(buckets.start).take(buckets.len()).sum() };
+    let edges = (1..=histogram::LAST).step_by(EVERY);
+    let mut buckets: Vec<(f64, u64)> =
+        edges.map(|edge| ((histogram::begins(edge) * TICK_NS) as f64 / 1e9, count(edge.saturating_sub(EVERY)..edge))).collect();
+    buckets.push((f64::INFINITY, count(histogram::LAST..usize::MAX)));
+    Value::Times { sum: times.sum.as_secs_f64(), buckets }
 }
 
 fn services(now: &Snapshot, read: impl Fn(&ServiceSnapshot) -> Option<Value>) -> Vec<Sample> {

@@ -12,13 +12,17 @@ use tokio::{
     sync::watch,
 };
 
+use splitter_ebpf::histogram;
+
 use super::{server::Observed, *};
 use crate::{
     api::{
-        fake::{status, time},
-        wire::FlipCause,
+        fake::{name, rollout, status, time},
+        wire::{FlipCause, ServiceStatus},
     },
     golden::{golden, golden_part},
+    model::Mode,
+    store::Run,
 };
 
 #[test]
@@ -69,14 +73,72 @@ fn what_is_not_known_has_no_sample() {
     let expected = "# HELP splitter_agent_build The agent's version.\n# TYPE splitter_agent_build info\n\
         splitter_agent_build_info{version=\"0.1.0\"} 1\n\
         # HELP splitter_agent_adoptions Agents that took over the running data plane since it was loaded.\n\
-        # TYPE splitter_agent_adoptions counter\nsplitter_agent_adoptions_total 0\n# EOF\n";
+        # TYPE splitter_agent_adoptions counter\nsplitter_agent_adoptions_total 0\n\
+        # HELP splitter_agent_leases_ran_out How often this agent found that the lease had run out, its own or the last agent's.\n\
+        # TYPE splitter_agent_leases_ran_out counter\nsplitter_agent_leases_ran_out_total 0\n# EOF\n";
     assert_eq!(text, expected);
 
     let text = open_metrics(snapshot()).expect("it can be written");
     let of = |part: &str| text.lines().filter(|line| line.contains(part)).count();
     assert_eq!(of("[2001:db8::54]:53"), 0, "a backend without counters");
-    assert_eq!(of("service=\"dns\",cohort=\"stable\",backend=\"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111]:53\""), 8);
+    assert_eq!(of("service=\"dns\",cohort=\"stable\",backend=\"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111]:53\""), 11);
     assert_eq!(of("splitter_backend_connections_refused_total{service=\"dns\""), 0, "dsr doesn't see refusals");
+}
+
+#[test]
+fn a_histogram_has_what_the_data_plane_counted_at_edges_that_both_have() {
+    let text = open_metrics(snapshot()).expect("it can be written");
+    let of = "splitter_handshake_seconds_bucket{le=";
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with(of) && line.contains("cohort=\"canary\"")).collect();
+    let read = |line: &str| -> (f64, u64) {
+        let (edge, rest) = line[of.len() + 1..].split_once('"').expect("a label");
+        let count = rest.rsplit(' ').next().expect("a value");
+        (edge.parse().expect("a number"), count.parse().expect("a count"))
+    };
+    let buckets: Vec<_> = lines.into_iter().map(read).collect();
+    assert_eq!(buckets.len(), 48);
+    for (index, (edge, count)) in buckets[..47].iter().enumerate() {
+        let first = 1 + 4 * index;
+        assert_eq!((*edge * 1e9).round() as u64, histogram::begins(first) * 256, "edge {index}, in nanoseconds");
+        assert_eq!(*count, (0..first as u64).sum::<u64>(), "up to {edge}");
+    }
+    assert_eq!((buckets[0].0, buckets[46].0), (8.192e-6, 68.719_476_736));
+    assert_eq!(buckets[47], (f64::INFINITY, (0..185).sum::<u64>() + 1));
+    assert!(text.contains("splitter_handshake_seconds_sum{service=\"web\",cohort=\"canary\"} 1.0"), "{text}");
+    assert!(
+        text.contains("splitter_first_response_seconds_count{service=\"web\",cohort=\"canary\"} 0"),
+        "none is known, and that is known"
+    );
+    assert!(!text.contains("splitter_handshake_seconds_count{service=\"dns\""), "dsr doesn't show answers of UDP");
+}
+
+#[test]
+fn a_rollout_tells_its_phase_and_only_while_it_decides_its_weight_and_its_verdict() {
+    let told = |run: &Run| {
+        let mut now = snapshot();
+        now.services[0].rollout = Some(rollout::told(run));
+        open_metrics(now).expect("it can be written")
+    };
+    for (run, phase, decides) in
+        [(rollout::healthy(), "stepping", true), (rollout::at_gate(), "gate", true), (rollout::promoted(), "promoted", false)]
+    {
+        let text = told(&run);
+        let phases = |value: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("splitter_rollout_phase{") && line.ends_with(value));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(phases(" 1"), [format!("splitter_rollout_phase{{service=\"web\",phase=\"{phase}\"}} 1")]);
+        assert_eq!(phases(" 0").len(), 6);
+        for metric in ["splitter_rollout_weight_ratio{", "splitter_rollout_verdict{"] {
+            assert_eq!(text.contains(metric), decides, "{phase}: {metric}");
+        }
+        assert_eq!(text.contains("splitter_rollout_step_overdue_seconds{"), phase == "stepping", "{phase}");
+    }
+    let mut late = rollout::healthy();
+    late.progress.in_step = Duration::from_millis(901_500);
+    assert!(told(&late).contains("splitter_rollout_step_overdue_seconds{service=\"web\"} 1.5\n"), "{}", told(&late));
+    assert!(told(&late).contains("splitter_rollout_check{service=\"web\",check=\"http-5xx\"} 1\n"));
+    assert!(!told(&rollout::started()).contains("splitter_rollout_check{"), "it has not answered yet");
 }
 
 #[test]
@@ -160,6 +222,7 @@ fn snapshot() -> Snapshot {
         weight_asked: service.weights.asked,
         weight_in_force: service.weights.in_force,
         flip: service.flip.as_ref().map(|flip| flip.cause),
+        breaker_tripped: service.breaker.as_ref().map(|breaker| breaker.tripped),
         flips: [(FlipCause::Command, 2), (FlipCause::Refused, service.flip.is_some().into())].into(),
         canary_fallback: service.canary_fallback,
         refusals: service.refusals.clone(),
@@ -168,6 +231,8 @@ fn snapshot() -> Snapshot {
             .iter()
             .map(|cohort| CohortSnapshot {
                 cohort: cohort.cohort,
+                handshake: Some(measured(1_000)).filter(|_| nat(service)),
+                first_response: Some(Histogram::default()).filter(|_| nat(service)),
                 usable_backends: 1,
                 backends: cohort
                     .backends
@@ -180,12 +245,16 @@ fn snapshot() -> Snapshot {
                     .collect(),
             })
             .collect(),
+        rollout: (service.name == name("web")).then(rollout::status),
     });
     Snapshot {
         version: "0.1.0".to_owned(),
         adoptions: 1,
         last_reload: Some(LastReload { at: time("2026-03-01T09:00:00.5Z"), ok: false }),
         sampling: Some(Duration::from_micros(350)),
+        lease_left: Some(Duration::from_millis(9_930)),
+        leases_ran_out: 1,
+        lease_ran_out: Some(time("2026-03-01T08:12:00.5Z")),
         skipped: [("not_ip".to_owned(), 12), ("not_ours".to_owned(), 3_456)].into(),
         dropped: [("no_way".to_owned(), 5)].into(),
         tables: vec![
@@ -194,6 +263,16 @@ fn snapshot() -> Snapshot {
         ],
         services: services.collect(),
     }
+}
+
+fn nat(service: &ServiceStatus) -> bool {
+    service.mode == Mode::Nat
+}
+
+/// So many in each of the data plane's buckets: number `n` has `n` of them, and the last has one.
+fn measured(sum_ms: u64) -> Histogram {
+    let counts = (0..=histogram::LAST as u64).map(|bucket| if bucket == histogram::LAST as u64 { 1 } else { bucket });
+    Histogram { sum: Duration::from_millis(sum_ms), counts: counts.collect() }
 }
 
 struct Numbers(Result<(), String>);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::state::FlipReason;
+use super::{rollout::Moved, state::FlipReason};
 use crate::model::{BackendWeight, Cohort, Existing, NetworkList, ServiceName, Weight};
 
 /// Something that happened. Its [`Display`](fmt::Display) is one sentence, without the time.
@@ -48,6 +48,11 @@ pub enum EventKind {
     Flipped { reason: FlipReason, existing: Existing, by: String },
     /// A flipped service treats established connections otherwise.
     FlipChanged { existing: Existing, by: String },
+    /// Nobody gave a sign of life in time; `to_stable` are the services that went to stable, `held` those that stayed as they were, `resumed` whether the former get their
+    /// weight back by themselves.
+    LeaseRanOut { since: Timestamp, lasted: Duration, to_stable: Vec<ServiceName>, held: Vec<ServiceName>, resumed: bool },
+    /// A rollout has come on, or has ended; `rollout` is its number.
+    Rollout { rollout: u64, what: Moved },
     /// The weight counts again.
     Unflipped { weight: Weight, by: String },
     /// A backend was added.
@@ -113,6 +118,19 @@ impl fmt::Display for EventKind {
                 write!(f, "flipped to stable, by {by}: {reason} (established canary connections: {existing})")
             }
             Self::FlipChanged { existing, by } => write!(f, "still flipped; established canary connections: {existing}, by {by}"),
+            Self::LeaseRanOut { since, lasted, to_stable, held, resumed } => {
+                let lasted = humantime::format_duration(*lasted);
+                write!(f, "the agent's lease had run out at {since}, for {lasted}; to stable meanwhile: {}", names(to_stable))?;
+                if !held.is_empty() {
+                    write!(f, ", held: {}", names(held))?;
+                }
+                f.write_str(match (to_stable.is_empty(), resumed) {
+                    (true, _) => "",
+                    (false, true) => "; the weight counts again",
+                    (false, false) => "; flipped from now on",
+                })
+            }
+            Self::Rollout { rollout, what } => write!(f, "rollout {rollout} {what}"),
             Self::Unflipped { weight, by } => write!(f, "unflipped, the canary gets {weight} again, by {by}"),
             Self::BackendAdded { backend, cohort, weight, by } => {
                 write!(f, "{cohort} backend {backend} added with weight {}, by {by}", weight.get())
@@ -137,6 +155,13 @@ impl fmt::Display for EventKind {
             Self::RequestDropped { what, why } => write!(f, "dropped: {what}, asked by command ({why})"),
         }
     }
+}
+
+fn names(services: &[ServiceName]) -> String {
+    if services.is_empty() {
+        return "nothing".to_owned();
+    }
+    services.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A limit that was crossed: the check, both cohorts' numbers, the limit.

@@ -43,31 +43,37 @@ impl FileStore {
         self.directory.join(STATE)
     }
 
-    /// Renames a damaged file to a name that isn't taken.
-    fn keep_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
-        let base = format!("{STATE}.damaged-{}", now.strftime("%Y%m%dT%H%M%SZ"));
-        let mut kept_as = self.directory.join(&base);
-        for number in 2.. {
-            // Nobody else makes files here while the lock is held.
-            if !kept_as.try_exists()? {
-                break;
-            }
-            kept_as = self.directory.join(format!("{base}-{number}"));
-        }
-        fs::rename(self.path(), &kept_as)?;
-        sync_directory(&self.directory)?;
-        Ok(kept_as)
-    }
-
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Replaces the file as a whole. `done` is told each step: a test ends the process there.
+    fn replace(&self, bytes: &[u8], mut done: impl FnMut(Step)) -> io::Result<()> {
         // Mode 0600 is NamedTempFile's own. It removes itself when this fails half-way.
         let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.directory)?;
+        done(Step::Made);
         file.write_all(bytes)?;
+        done(Step::Written);
         file.as_file().sync_all()?;
+        done(Step::Synced);
         file.persist(self.path()).map_err(|error| error.error)?;
+        done(Step::Renamed);
         // The name is in the directory: without this, a crash may bring the old file back.
-        sync_directory(&self.directory)
+        sync_directory(&self.directory)?;
+        done(Step::DirectorySynced);
+        Ok(())
     }
+}
+
+/// What has been done of a replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The new file is there, and empty.
+    Made,
+    /// It has its content.
+    Written,
+    /// On the disk too.
+    Synced,
+    /// It's the state.
+    Renamed,
+    /// On the disk too.
+    DirectorySynced,
 }
 
 impl Store for FileStore {
@@ -82,7 +88,7 @@ impl Store for FileStore {
             Ok(state) => return Ok(Loaded::Found(Box::new(state))),
             Err(why) => why.to_string(),
         };
-        match self.keep_aside(now) {
+        match keep_aside(&self.directory, STATE, now) {
             Ok(kept_as) => Ok(Loaded::Damaged { kept_as, why }),
             Err(source) => Err(StoreError::KeepAside { path, why, source }),
         }
@@ -90,7 +96,7 @@ impl Store for FileStore {
 
     fn save(&mut self, state: &State) -> Result<(), StoreError> {
         let bytes = encode(state).map_err(|source| StoreError::Encode { source })?;
-        self.replace(&bytes).map_err(|source| write_error(&self.directory, source))
+        self.replace(&bytes, |_| {}).map_err(|source| write_error(&self.directory, source))
     }
 }
 
@@ -130,7 +136,22 @@ fn remove_unfinished(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+/// Renames a damaged file to a name that isn't taken. Nobody else makes files in the directory while the lock is held.
+pub(super) fn keep_aside(directory: &Path, name: &str, now: Timestamp) -> io::Result<PathBuf> {
+    let base = format!("{name}.damaged-{}", now.strftime("%Y%m%dT%H%M%SZ"));
+    let mut kept_as = directory.join(&base);
+    for number in 2.. {
+        if !kept_as.try_exists()? {
+            break;
+        }
+        kept_as = directory.join(format!("{base}-{number}"));
+    }
+    fs::rename(directory.join(name), &kept_as)?;
+    sync_directory(directory)?;
+    Ok(kept_as)
+}
+
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
@@ -150,16 +171,23 @@ fn write_error(directory: &Path, source: io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{
+        os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+        process::{Child, ExitStatus},
+        thread::sleep,
+        time::Duration,
+    };
 
+    use libc::SIGKILL;
     use nix::{
         mount::{MsFlags, mount},
         sched::{CloneFlags, unshare},
+        sys::signal::{Signal, raise},
         unistd::geteuid,
     };
 
     use super::*;
-    use crate::store::EventKind;
+    use crate::store::{EventKind, killed};
 
     #[test]
     fn what_is_saved_is_loaded_and_only_the_owner_may_read_it() {
@@ -225,6 +253,61 @@ mod tests {
     }
 
     #[test]
+    fn kill_9_at_every_step_of_saving_leaves_the_old_state_or_the_new_one() {
+        use Step::{DirectorySynced, Made, Renamed, Synced, Written};
+        if let Some(place) = killed::place() {
+            save_until_killed(&place);
+        }
+        for (at, step) in [Made, Written, Synced, Renamed, DirectorySynced].into_iter().enumerate() {
+            let directory = tempfile::tempdir().expect("a directory");
+            let child = killed::start(
+                module_path!(),
+                "kill_9_at_every_step_of_saving_leaves_the_old_state_or_the_new_one",
+                directory.path(),
+                Some(at),
+            );
+            let ended = wait(child);
+            assert_eq!(ended.signal(), Some(SIGKILL), "{step:?}: {ended}");
+            assert_eq!(killed::acknowledged(directory.path()), 1, "{step:?}: the second was being saved");
+            let is_new = matches!(step, Renamed | DirectorySynced);
+            let mut store = FileStore::open(directory.path()).expect("free");
+            let loaded = store.load(Timestamp::UNIX_EPOCH).expect("loaded");
+            assert_eq!(loaded, Loaded::Found(Box::new(numbered(if is_new { 2 } else { 1 }))), "{step:?}");
+            store.save(&numbered(3)).expect("it goes on");
+            assert_eq!(names(directory.path()), ["acknowledged", LOCK, STATE], "{step:?}: nothing half-written stays");
+        }
+    }
+
+    #[test]
+    fn whatever_was_saved_is_there_after_kill_9_at_any_moment() {
+        if let Some(place) = killed::place() {
+            save_until_killed(&place);
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut last = 0;
+        for round in 0..60 {
+            let mut child =
+                killed::start(module_path!(), "whatever_was_saved_is_there_after_kill_9_at_any_moment", directory.path(), None);
+            sleep(Duration::from_micros(rand::random_range(0..60_000)));
+            child.kill().expect("killed");
+            child.wait().expect("it's gone");
+            let acknowledged = killed::acknowledged(directory.path());
+            assert!(acknowledged >= last, "round {round}");
+            last = acknowledged;
+            let mut store = FileStore::open(directory.path()).expect("free");
+            match store.load(Timestamp::UNIX_EPOCH).expect("loaded") {
+                Loaded::Fresh => assert_eq!(last, 0, "round {round}"),
+                Loaded::Found(state) => {
+                    assert!(state.adoptions >= last, "round {round}: {last} was acknowledged, {} is there", state.adoptions);
+                    assert_eq!(*state, numbered(state.adoptions), "round {round}");
+                }
+                damaged @ Loaded::Damaged { .. } => panic!("round {round}: {damaged:?}"),
+            }
+        }
+        assert!(last > 20, "{last} states were saved, so that few were killed at work");
+    }
+
+    #[test]
     fn a_state_that_cannot_be_read_is_an_error_not_damage() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut store = FileStore::open(directory.path()).expect("free");
@@ -277,6 +360,20 @@ mod tests {
         tried.join().expect("all as expected");
     }
 
+    /// One that is long enough to be written in more than one go.
+    fn numbered(number: u64) -> State {
+        let mut state = State::default();
+        state.adoptions = number;
+        for _ in 0..number % 100 {
+            state.record(Timestamp::UNIX_EPOCH, None, EventKind::ReloadRefused { errors: vec![number.to_string().repeat(100)] });
+        }
+        state
+    }
+
+    fn wait(mut child: Child) -> ExitStatus {
+        child.wait().expect("it ends")
+    }
+
     fn some_state() -> State {
         let mut state = State::default();
         state.adoptions = 2;
@@ -289,5 +386,31 @@ mod tests {
         let mut names: Vec<String> = fs::read_dir(directory).expect("listed").map(entry).collect();
         names.sort();
         names
+    }
+
+    /// What is to be killed.
+    fn save_until_killed(place: &Path) -> ! {
+        let mut store = FileStore::open(place).expect("free");
+        let mut acknowledgements = killed::acknowledgements(place);
+        let saved = match store.load(Timestamp::UNIX_EPOCH).expect("loaded") {
+            Loaded::Fresh => 0,
+            Loaded::Found(state) => state.adoptions,
+            damaged @ Loaded::Damaged { .. } => panic!("{damaged:?}"),
+        };
+        for number in saved + 1.. {
+            match killed::step().filter(|_| number == 2) {
+                None => store.save(&numbered(number)).expect("saved"),
+                Some(at) => {
+                    let mut left = at;
+                    let end = |_| match left.checked_sub(1) {
+                        Some(less) => left = less,
+                        None => raise(Signal::SIGKILL).expect("this is the end"),
+                    };
+                    store.replace(&encode(&numbered(number)).expect("JSON"), end).expect("saved");
+                }
+            }
+            killed::acknowledge(&mut acknowledgements, number);
+        }
+        unreachable!("there are numbers enough")
     }
 }

@@ -5,8 +5,13 @@
 
 mod event;
 mod file;
+mod history;
+#[cfg(test)]
+mod killed;
 mod memory;
+mod rollout;
 mod state;
+mod trip;
 
 use std::{io, path::PathBuf};
 
@@ -14,11 +19,14 @@ use jiff::Timestamp;
 
 pub use event::{Check, Event, EventKind, Finding, Sample};
 pub use file::FileStore;
+pub use history::{FileHistory, History, HistoryError, MemoryHistory, Opening};
 pub use memory::MemoryStore;
+pub use rollout::{Abort, Answer, Checked, Compared, Difference, Entry, Left, Moved, Pause, Phase, Progress, Record, Run, Stop};
 pub use state::{
-    AddedBackend, AskedBackendWeight, AskedWeight, BackendOverlay, Flip, FlipReason, MAX_EVENTS, NetworkOverlay, ServiceState,
-    State, Unreadable, VERSION, decode, encode, fresh_seed,
+    AddedBackend, AskedBackendWeight, AskedWeight, BackendOverlay, Flip, FlipReason, MAX_EVENTS, NetworkOverlay, PromotedBackend,
+    ServiceState, State, Unreadable, VERSION, decode, encode, fresh_seed,
 };
+pub use trip::{TripCause, TripFinding, TripTally};
 
 /// Where the state is kept.
 pub trait Store: Send {

@@ -5,13 +5,18 @@ use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, EventKind, Finding};
+use super::{
+    event::{Event, EventKind, Finding},
+    rollout::{Run, Stop},
+    trip::TripFinding,
+};
 use crate::model::{BackendWeight, Cohort, Existing, NetworkList, Seed, ServiceName, Weight};
 
 /// The version of the form on disk that this agent writes, and the only one that it reads.
@@ -29,13 +34,16 @@ pub struct State {
     pub services: BTreeMap<ServiceName, ServiceState>,
     /// How often an agent took over a running data plane.
     pub adoptions: u64,
+    /// How many rollouts have begun.
+    #[serde(default)]
+    pub rollouts: u64,
     next_event: u64,
     events: VecDeque<Event>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, services: BTreeMap::new(), adoptions: 0, next_event: 1, events: VecDeque::new() }
+        Self { version: VERSION, services: BTreeMap::new(), adoptions: 0, rollouts: 0, next_event: 1, events: VecDeque::new() }
     }
 }
 
@@ -88,6 +96,25 @@ pub struct ServiceState {
     pub backends: BackendOverlay,
     /// Changes to the networks.
     pub networks: NetworkOverlay,
+    /// The rollout that is going on, or the last one.
+    pub rollout: Option<Box<Run>>,
+    /// Those before it that the history doesn't have yet, oldest first: at most [`ServiceState::PAST`].
+    pub past: Vec<Run>,
+}
+
+impl ServiceState {
+    /// So many rollouts wait for the history; if it can't be written for long, older ones are forgotten.
+    pub const PAST: usize = 20;
+
+    /// Begins another rollout.
+    pub fn begin(&mut self, run: Run) {
+        if let Some(before) = self.rollout.replace(Box::new(run)) {
+            if self.past.len() >= Self::PAST {
+                self.past.remove(0);
+            }
+            self.past.push(*before);
+        }
+    }
 }
 
 /// A weight set by command.
@@ -114,7 +141,7 @@ pub struct Flip {
     pub existing: Existing,
 }
 
-/// Why a service was flipped. A tag names the kind, so that later kinds (the data plane's breaker, a lease that ran out) can be added.
+/// Why a service was flipped. A tag names the kind, so that later kinds can be added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FlipReason {
@@ -128,10 +155,27 @@ pub enum FlipReason {
         /// What was found.
         finding: Finding,
     },
+    /// The data plane's breaker tripped.
+    Breaker {
+        /// What it saw.
+        finding: TripFinding,
+    },
+    /// The agent's lease had run out, and the configuration has it that somebody decides before the weight counts again.
+    Lease {
+        /// When it ran out.
+        since: Timestamp,
+        /// Until an agent found it.
+        lasted: Duration,
+    },
     /// The state was damaged, so that nobody knew whether the service was flipped.
     StateLost {
         /// Where the damaged state is kept.
         kept_as: PathBuf,
+    },
+    /// The rollout was stopped.
+    Rollout {
+        /// By what.
+        why: Stop,
     },
     /// The data plane was found flipped: whoever flipped it ended before the reason was kept.
     Found,
@@ -143,9 +187,15 @@ impl fmt::Display for FlipReason {
             Self::Person { text: Some(text) } => f.write_str(text),
             Self::Person { text: None } => f.write_str("no reason given"),
             Self::Breach { finding } => finding.fmt(f),
+            Self::Breaker { finding } => finding.fmt(f),
+            Self::Lease { since, lasted } => {
+                let lasted = humantime::format_duration(*lasted);
+                write!(f, "the agent's lease had run out at {since}, for {lasted}, and `resume` is manual")
+            }
             Self::StateLost { kept_as } => {
                 write!(f, "the saved state was damaged (kept as {}), so it is held on stable", kept_as.display())
             }
+            Self::Rollout { why } => why.fmt(f),
             Self::Found => f.write_str("the data plane was found flipped, and the reason was not kept"),
         }
     }
@@ -163,6 +213,20 @@ pub struct BackendOverlay {
     pub weights: BTreeMap<SocketAddr, AskedBackendWeight>,
     /// Backends that get no new connections.
     pub draining: BTreeSet<SocketAddr>,
+    /// Backends of the configuration whose cohort a promotion changed.
+    pub promoted: BTreeMap<SocketAddr, PromotedBackend>,
+    /// Those of `draining` that a promotion took out of use: the next rollout takes them back.
+    pub retired: BTreeSet<SocketAddr>,
+}
+
+/// A backend of the configuration that a promotion put into the other cohort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromotedBackend {
+    /// Its cohort now.
+    pub cohort: Cohort,
+    /// The configured one: when the configuration's is another, this is void.
+    pub configured: Cohort,
 }
 
 /// A backend added by command.

@@ -1,4 +1,4 @@
-//! docs/benchmarks.md: prose by hand, and between markers what the bench has measured.
+//! docs/benchmarks.md and docs/benchmarks-steps.md: prose by hand, and between markers what the bench has measured.
 
 use std::{fs, path::Path};
 
@@ -12,26 +12,27 @@ use super::{
     tables::{self, Medium},
 };
 
-/// Writes what was measured into the page; parts that were not measured stay as they are. The picture is drawn anew with a packet's costs: what
+/// Writes what was measured into the pages; parts that were not measured stay as they are. The picture is drawn anew with a packet's costs: what
 /// wasn't measured with them isn't in it.
 ///
 /// # Errors
-/// The page isn't there, lacks a part, or can't be written.
+/// A page isn't there, lacks a part, or can't be written.
 pub fn write(directory: &Path, report: &Report) -> Result<()> {
-    let path = directory.join("benchmarks.md");
-    let mut page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let cost: Vec<_> = report.cost.iter().map(|cost| Row { cost: cost.clone(), other: None }).collect();
     let parts = [
-        ("cost", cost.is_empty(), tables::cost(&cost, Medium::Page)),
-        ("wire", report.wire.is_empty(), tables::wire(&report.wire, Medium::Page)),
-        ("scale", report.scale.is_empty(), tables::scale(&report.scale, Medium::Page)),
+        ("benchmarks.md", "cost", cost.is_empty(), tables::cost(&cost, Medium::Page)),
+        ("benchmarks.md", "wire", report.wire.is_empty(), tables::wire(&report.wire, Medium::Page)),
+        ("benchmarks.md", "scale", report.scale.is_empty(), tables::scale(&report.scale, Medium::Page)),
+        ("benchmarks-steps.md", "steps", report.steps.is_empty(), tables::steps(&report.steps, Medium::Page)),
     ];
-    for (part, is_empty, table) in parts {
+    for (page, part, is_empty, table) in parts {
         if !is_empty {
-            page = replace(&page, part, &measured(&report.machine, &table))?;
+            let path = directory.join(page);
+            let page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let page = replace(&page, part, &measured(&report.machine, &table)).with_context(|| path.display().to_string())?;
+            fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
     if !report.cost.is_empty() {
         let picture = plot::svg(report)?;
         let path = directory.join("benchmarks.svg");
@@ -46,7 +47,7 @@ pub fn write(directory: &Path, report: &Report) -> Result<()> {
 /// The page has no such part.
 pub fn replace(page: &str, part: &str, text: &str) -> Result<String> {
     let (begin, end) = (format!("<!-- begin {part} -->\n"), format!("<!-- end {part} -->"));
-    let missing = || format!("docs/benchmarks.md has no part {part:?}, between {:?} and {end:?}", begin.trim_end());
+    let missing = || format!("the page has no part {part:?}, between {:?} and {end:?}", begin.trim_end());
     let (before, rest) = page.split_once(&begin).with_context(missing)?;
     let (_, after) = rest.split_once(&end).with_context(missing)?;
     Ok(format!("{before}{begin}\n{}\n\n{end}{after}", text.trim()))

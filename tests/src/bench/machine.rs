@@ -20,19 +20,35 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, running this program.
+    /// This one, running the bench.
     #[must_use]
     pub fn this() -> Self {
-        let arguments: Vec<_> = std::env::args().skip(1).collect();
+        Self::of("bench")
+    }
+
+    /// This one, running this program, which is a command of `cargo xtask`.
+    #[must_use]
+    pub fn of(command: &str) -> Self {
+        let arguments = named(std::env::args().skip(1));
         Self {
             cpu: fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(model).unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: nix::sys::utsname::uname()
                 .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned()),
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
-            command: std::iter::once("cargo xtask bench".to_owned()).chain(arguments).collect::<Vec<_>>().join(" "),
+            command: std::iter::once(format!("cargo xtask {command}")).chain(arguments).collect::<Vec<_>>().join(" "),
         }
     }
+}
+
+/// The arguments, with `FILE` for where somebody had figures written: whose that place is says nothing about them.
+fn named(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for argument in arguments {
+        let is_file = named.last().is_some_and(|before| before == "--json");
+        named.push(if is_file { "FILE".to_owned() } else { argument });
+    }
+    named
 }
 
 /// The processor's name, where `/proc/cpuinfo` has one (arm64 has none).
@@ -44,6 +60,12 @@ fn model(cpuinfo: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_names_no_place_of_the_machine_it_ran_on() {
+        let arguments = ["--runs", "5", "--json", "/somewhere/x.json", "--write-docs"].map(str::to_owned);
+        assert_eq!(named(arguments.into_iter()), ["--runs", "5", "--json", "FILE", "--write-docs"]);
+    }
 
     #[test]
     fn the_processors_name_is_read_where_there_is_one() {

@@ -21,7 +21,10 @@ pub struct Options {
     /// same ABI.
     #[arg(long, value_name = "FILE")]
     pub object: Option<PathBuf>,
-    /// Write what was measured into docs/benchmarks.md, and draw docs/benchmarks.svg anew.
+    /// Measure instead where a packet's cost lies: builds of the program that end after a step of its path, or leave something out.
+    #[arg(long, conflicts_with = "object")]
+    pub steps: bool,
+    /// Write what was measured into docs/benchmarks.md (steps: docs/benchmarks-steps.md), and draw docs/benchmarks.svg anew.
     #[arg(long, conflicts_with = "quick")]
     pub write_docs: bool,
 }

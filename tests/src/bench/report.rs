@@ -15,6 +15,9 @@ pub struct Report {
     pub wire: Vec<Wire>,
     /// What grows with what.
     pub scale: Vec<Scale>,
+    /// Where a packet's cost lies, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
 }
 
 /// A kind of packet, and what the program needs for one more than an empty program that answers `XDP_TX`.
@@ -38,6 +41,27 @@ pub struct Cost {
     pub flows: usize,
     /// Services configured.
     pub services: usize,
+}
+
+/// What a packet costs up to a step of its path, or without one of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// As in [`Cost`].
+    pub case: String,
+    /// Different flows.
+    pub flows: usize,
+    /// The step after which the build that was measured ends, what it leaves out, or `whole`.
+    pub step: String,
+    /// Mean of the middle half of the rounds' differences to the empty program, in nanoseconds.
+    pub ns: f64,
+    /// Where that half begins.
+    pub min: f64,
+    /// Where it ends.
+    pub max: f64,
+    /// What this is more than the step before; of what is left out: how much less the whole is without it.
+    pub of_it_ns: f64,
+    /// How many interleaved rounds.
+    pub rounds: usize,
 }
 
 /// One way through the node. What was not measured is absent.

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
     cost::Row,
-    report::{Cost, Scale, Wire},
+    report::{Cost, Scale, Step, Wire},
     targets,
 };
 
@@ -87,6 +87,22 @@ pub fn scale(rows: &[Scale], medium: Medium) -> String {
         vec![row.what.clone(), row.by.clone(), grouped(row.size as usize), format!("{:.2}", row.value), row.unit.clone()]
     });
     render(&["what", "by", "size", "value", "unit"], lines, medium)
+}
+
+/// Where a packet's cost lies.
+#[must_use]
+pub fn steps(rows: &[Step], medium: Medium) -> String {
+    let lines = rows.iter().map(|row| {
+        vec![
+            row.case.clone(),
+            grouped(row.flows),
+            row.step.clone(),
+            format!("{:.1}", row.ns),
+            format!("{}–{}", short(row.min), short(row.max)),
+            format!("{:.1}", row.of_it_ns),
+        ]
+    });
+    render(&["case", "flows", "up to", "ns", "middle half", "of it"], lines, medium)
 }
 
 const fn verdict(reached: bool) -> &'static str {

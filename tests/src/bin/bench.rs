@@ -49,6 +49,12 @@ fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    if options.steps {
+        eprintln!("Where the nanoseconds go:");
+        report.steps = cost::steps::run(options).context("where the nanoseconds go")?;
+        println!("{}", tables::steps(&report.steps, Medium::Terminal));
+        return Ok(());
+    }
     if options.wants(Part::Cost) {
         eprintln!("What a packet costs:");
         let rows = cost::run(options).context("what a packet costs")?;

@@ -7,6 +7,7 @@ pub mod binomial;
 pub mod figures;
 pub mod options;
 pub mod play;
+pub mod rollout;
 pub mod screen;
 pub mod stage;
 pub mod svg;
@@ -25,7 +26,7 @@ use self::{
     screen::{Display, Line, Style},
     stage::{SERVICE, Stage},
 };
-use crate::{lab::Namespace, node, workload::http};
+use crate::{bench::machine::Machine, faults, lab::Namespace, node, workload::http};
 
 /// New connections a second while it is left standing.
 const IDLE_RATE: f64 = 100.0;
@@ -71,6 +72,12 @@ impl Interrupts {
 /// # Errors
 /// When it cannot be run to its end.
 pub async fn run(options: &Options, interrupts: &mut Interrupts) -> Result<Ending> {
+    if let Some(kind) = options.fault {
+        return run_fault(kind, options, interrupts).await;
+    }
+    if let Some(canary) = options.rollout {
+        return run_rollout(canary, options, interrupts).await;
+    }
     let plot = Plot::of(options);
     let building = plot.clone();
     let stage = tokio::task::spawn_blocking(move || Stage::build(&building));
@@ -100,6 +107,38 @@ pub async fn run(options: &Options, interrupts: &mut Interrupts) -> Result<Endin
     }
     stage.end()?;
     Ok(if report.not_held.is_empty() { Ending::Held } else { Ending::NotHeld })
+}
+
+/// Plays one fault. An interrupted one is played to its end all the same, which is a matter of seconds, as nothing is to be left behind.
+async fn run_fault(kind: faults::Kind, options: &Options, interrupts: &mut Interrupts) -> Result<Ending> {
+    let plan = faults::Plan::new(kind, options.agent);
+    let playing = plan.clone();
+    let run = tokio::task::spawn_blocking(move || faults::Run::play(&playing));
+    let run = tokio::select! {
+        run = run => run.context("playing the fault")??,
+        signal = interrupts.next() => return Ok(Ending::Interrupted(signal)),
+    };
+    Display::stdout().print(&faults::report::summary(&plan, &run))?;
+    let row = faults::report::Row::of(&plan, &[run]);
+    let held = row.not_held.is_empty();
+    if let Some(file) = &options.json {
+        let report = faults::report::Report { machine: Machine::of("demo"), faults: vec![row], limits: None };
+        write(file, &(serde_json::to_string_pretty(&report).context("the figures as JSON")? + "\n"))?;
+    }
+    Ok(if held { Ending::Held } else { Ending::NotHeld })
+}
+
+/// Plays a rollout by plan. An interrupted one is played to its end all the same, as nothing is to be left behind.
+async fn run_rollout(canary: rollout::Canary, options: &Options, interrupts: &mut Interrupts) -> Result<Ending> {
+    let playing = tokio::task::spawn_blocking(move || rollout::play(canary, &mut Display::stdout()));
+    let figures = tokio::select! {
+        figures = playing => figures.context("playing the rollout")??,
+        signal = interrupts.next() => return Ok(Ending::Interrupted(signal)),
+    };
+    if let Some(file) = &options.json {
+        write(file, &(serde_json::to_string_pretty(&figures).context("the figures as JSON")? + "\n"))?;
+    }
+    Ok(if figures.not_held.is_empty() { Ending::Held } else { Ending::NotHeld })
 }
 
 /// Serves on, with a load, and tells how to play.

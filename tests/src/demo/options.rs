@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, ValueEnum};
 use splitter_user::model::{Mode, Weight};
 
-use crate::node::Family;
+use crate::{faults, node::Family};
 
 /// Watch a canary get its share, break, and lose it
 ///
@@ -38,6 +38,18 @@ pub struct Options {
     /// Take a few seconds only
     #[arg(long)]
     pub quick: bool,
+
+    /// Play another piece: this fault under 1,000 new connections a second, 5% of them for the canary, with a breaker in the kernel
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with_all = ["record", "keep", "ipv6", "mode", "quick"])]
+    pub fault: Option<faults::Kind>,
+
+    /// Play another piece: a rollout by plan, with a canary that is as good as stable, or that isn't
+    #[arg(long, value_enum, value_name = "CANARY", conflicts_with_all = ["record", "keep", "ipv6", "mode", "quick", "fault"])]
+    pub rollout: Option<super::rollout::Canary>,
+
+    /// What the agent does during the fault
+    #[arg(long, value_enum, requires = "fault", default_value = "running")]
+    pub agent: faults::Agent,
 }
 
 /// How packets reach the backends.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::plan::Told;
+use crate::rig;
 
 /// Runs these tests of a binary and tells each one's result. One that the binary doesn't tell of has failed.
 pub(super) fn run(told: &mut Told, path: &Path, tests: &[String]) -> Result<()> {
@@ -17,7 +18,7 @@ pub(super) fn run(told: &mut Told, path: &Path, tests: &[String]) -> Result<()> 
     let mut command = Command::new(path);
     // As many at a time as there are processors.
     command.arg("--exact").args(tests);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env(rig::SHARES, "1").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {}", path.display()))?;
     let output = child.stdout.take().context("its output is a pipe")?;
     let mut missing: Vec<&String> = tests.iter().collect();

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
-    time::Instant,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -109,11 +109,11 @@ impl Told {
     }
 
     /// Tells a test's result; its error goes to the console.
-    pub(super) fn test(&mut self, name: String, begun: Instant, outcome: Result<()>) -> Result<()> {
+    pub(super) fn test(&mut self, name: String, took: Duration, outcome: Result<()>) -> Result<()> {
         if let Err(error) = &outcome {
             eprintln!("guest: {name}: {error:#}");
         }
-        self.result(name, outcome.is_ok(), begun.elapsed().as_secs_f64())
+        self.result(name, outcome.is_ok(), took.as_secs_f64())
     }
 
     pub(super) fn result(&mut self, name: String, passed: bool, seconds: f64) -> Result<()> {

@@ -19,7 +19,7 @@ use super::{
 /// How long a read waits before it looks at the clock and at a request to stop.
 const TICK_US: libc::suseconds_t = 10_000;
 /// Room for frames that wait to be read, in bytes.
-const BUFFER: libc::c_int = 16 << 20;
+const BUFFER: libc::c_int = 64 << 20;
 /// The longest frame: a merged one may be 64 KiB long, and has its headers.
 const LONGEST: usize = 65_536 + 64;
 const VLAN_TAG: usize = 4;
@@ -34,6 +34,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Which way it went.
     pub direction: Direction,
+    /// When the kernel saw it, by the clock of the day: for spans.
+    pub at: Duration,
 }
 
 /// Which way a frame went, seen from the device.
@@ -185,10 +187,24 @@ fn address(index: u32) -> libc::sockaddr_ll {
 }
 
 fn open(index: u32) -> io::Result<OwnedFd> {
+    open_filtered(index, &[])
+}
+
+/// A socket that gets the frames of a device that pass a classic filter, both ways; none: all. A read waits for at most 10 ms.
+pub(crate) fn open_filtered(index: u32, filter: &[libc::sock_filter]) -> io::Result<OwnedFd> {
     // Bound before it may receive: with a protocol from the start it would see every device's frames first.
     let socket = socket(0)?;
+    if !filter.is_empty() {
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+            // The kernel copies it and writes nothing.
+            filter: filter.as_ptr().cast_mut(),
+        };
+        set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
+    }
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &BUFFER)?;
     set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &libc::timeval { tv_sec: 0, tv_usec: TICK_US })?;
     let address = address(index);
     // SAFETY: the pointer is to a live sockaddr_ll of the length given with it.
@@ -208,7 +224,7 @@ fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Frame>> {
     // SAFETY: these are plain data, for which all zeroes is a valid value.
     let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { mem::zeroed() };
-    let mut control = [0_u64; 8];
+    let mut control = [0_u64; 16];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     message.msg_name = (&raw mut from).cast();
     message.msg_namelen = size_of_val(&from) as libc::socklen_t;
@@ -227,23 +243,25 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Frame>> {
     }
     let mut bytes = buffer[..length.cast_unsigned()].to_vec();
     // SAFETY: recvmsg filled the message, whose control buffer is alive and aligned for cmsghdr (u64).
-    if let Some(tag) = unsafe { stripped_tag(&message) }
+    let (tag, at) = unsafe { told(&message) };
+    if let Some(tag) = tag
         && bytes.len() >= TAG_OFFSET
     {
         // The kernel takes the outer tag out of the frame on receive; put it back where the wire had it.
         bytes.splice(TAG_OFFSET..TAG_OFFSET, tag);
     }
     let direction = if from.sll_pkttype == libc::PACKET_OUTGOING { Direction::Out } else { Direction::In };
-    Ok(Some(Frame { bytes, direction }))
+    Ok(Some(Frame { bytes, direction, at }))
 }
 
-/// The VLAN tag that the kernel took out of the frame, if it did.
+/// The VLAN tag that the kernel took out of the frame, if it did, and when it saw the frame.
 ///
 /// # Safety
 /// The message must have been filled by recvmsg, and its control buffer be alive.
-unsafe fn stripped_tag(message: &libc::msghdr) -> Option<[u8; VLAN_TAG]> {
-    // SAFETY: by this function's contract the CMSG functions walk a live, well-formed control buffer; the
-    // payload of PACKET_AUXDATA is a tpacket_auxdata, read without assuming its alignment.
+unsafe fn told(message: &libc::msghdr) -> (Option<[u8; VLAN_TAG]>, Duration) {
+    let (mut tag, mut at) = (None, Duration::ZERO);
+    // SAFETY: by this function's contract the CMSG functions walk a live, well-formed control buffer; the payload of PACKET_AUXDATA is a
+    // tpacket_auxdata and that of SO_TIMESTAMPNS a timespec, both read without assuming their alignment.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while let Some(control) = header.as_ref() {
@@ -253,17 +271,20 @@ unsafe fn stripped_tag(message: &libc::msghdr) -> Option<[u8; VLAN_TAG]> {
                 if given(libc::TP_STATUS_VLAN_VALID) {
                     let kind = if given(libc::TP_STATUS_VLAN_TPID_VALID) { aux.tp_vlan_tpid } else { libc::ETH_P_8021Q as u16 };
                     let ([a, b], [c, d]) = (kind.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
-                    return Some([a, b, c, d]);
+                    tag = Some([a, b, c, d]);
                 }
+            } else if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_TIMESTAMPNS {
+                let time: libc::timespec = libc::CMSG_DATA(header).cast::<libc::timespec>().read_unaligned();
+                at = Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32);
             }
             header = libc::CMSG_NXTHDR(message, header);
         }
     }
-    None
+    (tag, at)
 }
 
 /// How many frames were lost since the socket was opened.
-fn lost(socket: &OwnedFd) -> io::Result<u32> {
+pub(crate) fn lost(socket: &OwnedFd) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of_val(&statistics) as libc::socklen_t;
     // SAFETY: the pointers are to a live tpacket_stats and to its length.

@@ -49,6 +49,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::capture::{lost, open_filtered};
 pub use self::{
     capture::{Capture, Captured, Direction, Frame, inject},
     device::{Device, Offload},

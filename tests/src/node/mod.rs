@@ -36,8 +36,9 @@ use crate::{
     workload::http,
 };
 
-/// How long the agent may take until it is ready, or to end: seconds at most, and ten times that on an emulated machine.
-pub const AGENT_LIMIT: Duration = Duration::from_secs(60);
+/// How long the agent may take until it is ready, or to end: seconds at most, ten times that on an emulated machine, and many times that on one whose
+/// processor others want as well.
+pub const AGENT_LIMIT: Duration = Duration::from_secs(180);
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at something that is waited for.

@@ -22,6 +22,8 @@ pub(super) struct Connection {
     pub nat: Option<SocketAddr>,
     /// Where its replies go.
     pub way_back: WayBack,
+    /// The attempt is known to have got an answer: the backend's SYN+ACK was seen, or (`dsr`) the client's ACK.
+    pub answered: bool,
     /// A FIN or RST was seen, or a flip has ended it.
     pub closing: bool,
     /// It may have been forgotten.
@@ -198,6 +200,6 @@ pub(super) struct Followed {
 pub(super) enum FollowedRoute {
     /// To a backend of a service, by this way.
     Backend { service: usize, backend: usize, way: Way },
-    /// Back to a client.
-    Client(WayBack),
+    /// Back to a client, by the slot of this protocol at this NAT address and port.
+    Client { back: WayBack, protocol: Protocol, slot: SocketAddr },
 }

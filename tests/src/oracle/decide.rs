@@ -91,10 +91,17 @@ impl Decision<'_> {
         let Some((id, connection)) = self.oracle.connections.of_client(packet.index, packet.client) else {
             return self.unknown(packet, None);
         };
-        self.known(packet, id, connection);
+        // On a flip, an attempt that a canary backend hasn't answered begins anew with its client's next SYN.
+        let spared = packet.protocol == Protocol::Tcp
+            && packet.opens()
+            && !connection.answered
+            && packet.service.spares(connection.backend);
+        if !spared {
+            self.known(packet, id, connection);
+        }
         // A SYN on a closing connection opens a new one; what else "closing" means is a matter of time.
         let reused = connection.closing && packet.opens();
-        if reused || connection.may_be_gone(self.world.leeway) {
+        if spared || reused || connection.may_be_gone(self.world.leeway) {
             self.unknown(packet, Some(id));
         }
     }
@@ -106,7 +113,8 @@ impl Decision<'_> {
                 Protocol::Udp => self.new_connection(packet),
             };
         }
-        let effect = Effect::Passed { id, closing: packet.has(FIN | RST) };
+        let answered = packet.service.mode == Mode::Dsr && packet.has(ACK) && !packet.has(SYN | RST);
+        let effect = Effect::Passed { id, closing: packet.has(FIN | RST), answered };
         self.leave_for_backend(packet.index, connection.backend, connection.nat, effect, Fallback::No);
     }
 
@@ -224,7 +232,11 @@ impl Decision<'_> {
                 Route::Backend { service, backend, way } => {
                     FollowedRoute::Backend { service, backend, way: way.expect("a path was made of it") }
                 }
-                Route::Client(back) => FollowedRoute::Client(back.clone()),
+                Route::Client(back) => {
+                    let (_, slot) = self.view.endpoints().expect("a first fragment has ports");
+                    let protocol = if matches!(self.view.transport, Transport::Udp(_)) { Protocol::Udp } else { Protocol::Tcp };
+                    FollowedRoute::Client { back: back.clone(), protocol, slot }
+                }
             };
             (key, route)
         });
@@ -282,13 +294,17 @@ impl Decision<'_> {
         } else {
             let closing = flags.is_some_and(|flags| flags & (FIN | RST) != 0);
             let translation = Translation::Flow { source: Some(service.address), destination: connection.client };
-            self.leave_for_client(id, connection, translation, closing);
+            // A reply that goes nowhere isn't looked at.
+            let goes = self.view.ip.ttl > 1 && self.view.tags.len() == connection.way_back.vlans.len();
+            let answered = goes && flags.is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK);
+            self.leave_for_client(id, connection, translation, closing, answered);
         }
         !connection.may_be_gone(self.world.leeway)
     }
 
-    fn leave_for_client(&mut self, id: Id, connection: &Connection, translation: Translation, closing: bool) {
-        self.leave(Route::Client(&connection.way_back), translation, Effect::Passed { id, closing }, Fallback::No);
+    fn leave_for_client(&mut self, id: Id, connection: &Connection, translation: Translation, closing: bool, answered: bool) {
+        let effect = Effect::Passed { id, closing, answered };
+        self.leave(Route::Client(&connection.way_back), translation, effect, Fallback::No);
     }
 }
 
@@ -306,7 +322,15 @@ impl Decision<'_> {
             None => Translation::Nothing,
         };
         match &followed.route {
-            FollowedRoute::Client(back) => self.leave(Route::Client(back), translation, Effect::Nothing, Fallback::No),
+            FollowedRoute::Client { back, protocol, slot } => {
+                self.leave(Route::Client(back), translation, Effect::Nothing, Fallback::No);
+                // The slot is what is followed: whoever has it by now gets the rest of the datagram.
+                if let Some((_, owner)) = self.oracle.connections.of_slot(*protocol, *slot) {
+                    let (source, destination) = (self.world.services[owner.service].address.ip(), owner.client.ip());
+                    let translation = Translation::Addresses { source, destination };
+                    self.leave(Route::Client(&owner.way_back), translation, Effect::Nothing, Fallback::No);
+                }
+            }
             FollowedRoute::Backend { service, backend, way } => {
                 let (service, backend, then) = (*service, *backend, Some(*way));
                 let now = self.world.services[service].backends[backend].way;
@@ -364,7 +388,8 @@ impl Decision<'_> {
                     quoted_source: connection.client,
                     quoted_destination: service.address,
                 };
-                self.leave_for_client(id, connection, translation, false);
+                // One that says "unreachable" ends an attempt.
+                self.leave_for_client(id, connection, translation, true, false);
                 if !connection.may_be_gone(leeway) {
                     return;
                 }
@@ -385,7 +410,7 @@ impl Decision<'_> {
             },
         };
         let route = Route::Backend { service: connection.service, backend: connection.backend, way: backend.way };
-        let effect = Effect::Passed { id, closing: false };
+        let effect = Effect::Passed { id, closing: false, answered: false };
         self.leave(route, translation, effect, Fallback::No);
     }
 }
@@ -398,7 +423,8 @@ const fn alternative(outcome: Outcome, effect: Effect) -> Alternative {
 /// seen may still have been noted.
 fn not_opened(effect: Effect) -> Effect {
     match effect {
-        Effect::Passed { closing: true, .. } => effect,
+        // A `dsr` connection is looked at before its way out.
+        Effect::Passed { closing: true, .. } | Effect::Passed { answered: true, .. } => effect,
         Effect::Nothing | Effect::Opened { .. } | Effect::Passed { .. } | Effect::Doubted(_) | Effect::Forgotten(_) => {
             Effect::Nothing
         }

@@ -126,6 +126,8 @@ pub(super) enum Effect {
     Passed {
         id: Id,
         closing: bool,
+        /// The handshake is known to have got an answer.
+        answered: bool,
     },
     /// The connection may be gone.
     Doubted(Id),

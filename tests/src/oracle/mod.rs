@@ -115,14 +115,16 @@ impl Oracle {
                 (connection.doubtful, connection.closing) = (true, true);
             }
             Effect::Forgotten(id) => self.connections.forget(id),
-            Effect::Passed { id, closing } => self.connections.get_mut(id).passed(closing),
+            Effect::Passed { id, closing, answered } => self.connections.get_mut(id).passed(closing, answered),
             Effect::Opened { service: index, client, backend, placed, way_back } => {
                 let service = &self.world.services[index];
                 self.places.learn(index, service, client, backend, placed);
                 let protocol = service.protocol;
-                let (closing, doubtful) = (false, false);
+                let (closing, doubtful, answered) = (false, false, false);
                 self.knowledge.push(live(service, client, backend, nat, way_back.clone()));
-                self.connections.open(Connection { service: index, protocol, client, backend, nat, way_back, closing, doubtful });
+                let service = index;
+                let opened = Connection { service, protocol, client, backend, nat, way_back, answered, closing, doubtful };
+                self.connections.open(opened);
             }
         }
     }
@@ -139,9 +141,10 @@ impl Oracle {
 }
 
 impl Connection {
-    const fn passed(&mut self, closing: bool) {
+    const fn passed(&mut self, closing: bool, answered: bool) {
         self.doubtful = false;
         self.closing |= closing;
+        self.answered |= answered;
     }
 }
 

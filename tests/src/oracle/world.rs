@@ -198,6 +198,12 @@ impl Service {
         self.flipped == Some(Existing::Reset) && self.backends[backend].cohort == Cohort::Canary
     }
 
+    /// Whether attempts toward this backend that have no answer begin anew.
+    #[must_use]
+    pub fn spares(&self, backend: usize) -> bool {
+        self.flipped.is_some() && self.backends[backend].cohort == Cohort::Canary
+    }
+
     /// The canary's share as a threshold in 2³² places: weight · 2³² / 10,000, rounded.
     #[must_use]
     pub fn threshold(&self) -> u64 {

@@ -58,6 +58,8 @@ fn service(service: &Service, index: u64) -> WantedService {
             Existing::Keep => model::Existing::Keep,
             Existing::Reset => model::Existing::Reset,
         }),
+        breaker: None,
+        on_lease_expiry: model::OnLeaseExpiry::default(),
         backends: service.backends.iter().map(backend).collect(),
         always_canary: networks(Rule::AlwaysCanary),
         never_canary: networks(Rule::NeverCanary),

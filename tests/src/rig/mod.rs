@@ -5,12 +5,14 @@
 
 mod convert;
 mod counters;
+pub(crate) mod memory;
+mod plane;
 pub mod play;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -21,23 +23,21 @@ use nix::{
     unistd::Pid,
 };
 use splitter_user::{
-    config::{Nat, PortRange, Tables, XdpMode},
-    dataplane::{
-        Dataplane,
-        kernel::{self, KernelDataplane, Options},
-    },
+    config::{Nat, PortRange, Tables},
+    dataplane::{Dataplane, WantedService, kernel::KernelDataplane},
+    model::{Breaker, Existing, Mode, Protocol, Weight},
 };
 
-use crate::{
-    lab::Solo,
-    oracle::{Action, Performed, World, sample},
-};
+use crate::oracle::{Action, Performed, World, sample};
 
-pub use self::convert::{key, wanted};
 use self::counters::Counters;
+pub use self::{
+    convert::{key, wanted},
+    plane::SHARES,
+};
 
-/// Where the kernel's BPF file system is.
-const BPF_FS: &str = "/sys/fs/bpf";
+/// Maps that [`Rig::empty`] leaves alone: what is fixed for a data plane's life, and what the agent writes itself for each service that it adds.
+const KEPT: [&str; 7] = ["IDENTITY", "SETTINGS", "DESTINATIONS", "SERVICES", "BACKENDS", "MAGLEV", "NATS"];
 
 /// The loopback interface's index, in any namespace.
 const LOOPBACK: u32 = 1;
@@ -60,22 +60,12 @@ pub struct Rig {
     takes_context: bool,
     maps: PathBuf,
     out: Vec<u8>,
-}
-
-/// What is pinned; removed when this is dropped.
-struct Pins(PathBuf);
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        if let Err(error) = kernel::unpin(&self.0) {
-            // A drop cannot fail; the next process's first rig tries again.
-            eprintln!("rig: {} stays behind: {error}", self.0.display());
-        }
-    }
+    /// Services have breakers that no traffic trips, and a lease is held.
+    guarded: bool,
 }
 
 /// Opens a data plane for this world, in a namespace of its own that has the interfaces of [`sample`]'s worlds, and runs `body` with it, on a thread of its
-/// own that stays on one CPU (so that a run can be repeated).
+/// own that stays on one CPU (so that a run can be repeated). Where [`SHARES`] is set, the data plane may be one that an earlier call has left, emptied.
 ///
 /// # Errors
 /// The namespace or the data plane can't be made: needs root, and a build by `cargo xtask build`.
@@ -83,50 +73,62 @@ impl Drop for Pins {
 /// # Panics
 /// With `body`'s own panic.
 pub fn with<T: Send>(world: &World, tables: Tables, body: impl FnOnce(&mut Rig) -> Result<T> + Send) -> Result<T> {
-    reap().context("removing what earlier rigs left")?;
-    let solo = Solo::new("rig")?;
-    let interfaces = [sample::FRONT, sample::BACK];
-    let name = |index: u32| format!("rig{index}");
-    // The kernel's own packets (neighbour discovery) would pass the program between a test's.
-    solo.sysctl("net.ipv6.conf.default.disable_ipv6", 1)?;
-    // Both ends need indices of their own, see the lab.
-    solo.ip(&interfaces.map(|index| {
-        format!("link add {} index {index} type veth peer name {}peer index {}", name(index), name(index), index + 100)
-    }))?;
-    for index in interfaces {
-        solo.ip(&[format!("link set {} up", name(index))])?;
-    }
-    let pins = Pins(Path::new(BPF_FS).join(solo.name()));
-    let options = Options {
-        interfaces: interfaces.map(name).to_vec(),
-        mode: XdpMode::Native,
-        pin_directory: pins.0.clone(),
-        tables,
-        nat: nat(world),
-    };
-    solo.enter(|| {
+    let mut plane = plane::take(tables, nat(world))?;
+    let rig = &mut plane.rig;
+    let outcome = plane.solo.enter(|| {
         stay_on_one_cpu()?;
-        let (dataplane, warnings) = kernel::open(&options)?;
-        if !warnings.is_empty() {
-            bail!("opened with warnings: {warnings:?}");
-        }
-        let maps = pins.0.join("maps");
-        let counters = Counters::open(&maps)?;
-        let multi_buffer = dataplane.info().multi_buffer;
-        let mut rig = Rig { dataplane, counters, multi_buffer, takes_context: true, maps, out: vec![0; LONGEST] };
-        rig.takes_context = rig.find_out()?;
         rig.apply(world)?;
-        body(&mut rig)
-    })?
+        body(rig)
+    })?;
+    if outcome.is_ok() {
+        plane::leave(plane);
+    }
+    outcome
 }
 
 impl Rig {
+    /// On a data plane that was just opened.
+    fn new(dataplane: KernelDataplane, pins: &Path) -> Result<Self> {
+        let maps = pins.join("maps");
+        let counters = Counters::open(&maps)?;
+        let multi_buffer = dataplane.info().multi_buffer;
+        let mut rig =
+            Self { dataplane, counters, multi_buffer, takes_context: true, maps, out: vec![0; LONGEST], guarded: false };
+        rig.takes_context = rig.find_out()?;
+        Ok(rig)
+    }
+
+    /// Makes it what it was when it was new: without services, connections, or anything counted.
+    ///
+    /// # Errors
+    /// The data plane's, or a map's.
+    pub fn empty(&mut self) -> Result<()> {
+        self.dataplane.apply(&[])?;
+        memory::clear_all_but(&KEPT, &self.maps)?;
+        self.counters = Counters::open(&self.maps)?;
+        self.multi_buffer = self.dataplane.info().multi_buffer;
+        self.guarded = false;
+        self.dataplane.renew(None);
+        Ok(())
+    }
+
+    /// Gives every service that can have one a breaker from now on, which counts but which no traffic trips, and the data plane a lease: as a node has it that
+    /// is looked after, for whoever measures what that costs.
+    pub fn guard(&mut self) {
+        self.guarded = true;
+        self.dataplane.renew(Some(Duration::from_secs(3_600)));
+    }
+
     /// Changes what the data plane is to do.
     ///
     /// # Errors
     /// The data plane's.
     pub fn apply(&mut self, world: &World) -> Result<()> {
-        self.dataplane.apply(&wanted(world)).map(drop)?;
+        let mut wanted = wanted(world);
+        if self.guarded {
+            wanted.iter_mut().for_each(|service| service.breaker = untripped(service));
+        }
+        self.dataplane.apply(&wanted).map(drop)?;
         Ok(())
     }
 
@@ -207,6 +209,23 @@ impl Rig {
     }
 }
 
+/// A breaker that nothing trips: no share is above the whole. UDP in `dsr` has none.
+fn untripped(service: &WantedService) -> Option<Breaker> {
+    if service.key.protocol == Protocol::Udp && service.mode == Mode::Dsr {
+        return None;
+    }
+    Some(Breaker {
+        refused: Some(Weight::ALL),
+        timeout: None,
+        reset: None,
+        retransmit: None,
+        min_attempts: 50,
+        window: Duration::from_secs(10),
+        stable_factor: None,
+        existing: Existing::Keep,
+    })
+}
+
 fn nat(world: &World) -> Nat {
     let ports = world.nat_ports.clone().unwrap_or(20_000..=59_999);
     Nat { addresses: world.nat_addresses.clone(), ports: PortRange { low: *ports.start(), high: *ports.end() } }
@@ -218,17 +237,6 @@ fn is_invalid(error: &anyhow::Error) -> bool {
     code == Some(Errno::EINVAL as i32)
 }
 
-/// Removes what is pinned for rigs whose process is gone.
-fn reap() -> Result<()> {
-    for entry in fs::read_dir(BPF_FS)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(Solo::is_orphan) {
-            kernel::unpin(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Pins the calling thread, each to the CPU behind the last one's.
 fn stay_on_one_cpu() -> Result<()> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -237,4 +245,59 @@ fn stay_on_one_cpu() -> Result<()> {
     set.set(NEXT.fetch_add(1, Ordering::Relaxed) % cpus)?;
     sched_setaffinity(Pid::from_raw(0), &set)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::ensure;
+
+    use super::{memory::Memory, play::Play, *};
+    use crate::{
+        oracle::Reason,
+        packet::{ACK, SYN},
+    };
+
+    #[test]
+    fn an_emptied_data_plane_remembers_nothing() -> Result<()> {
+        let mut world = sample::world();
+        // Untagged frames go to any backend.
+        let ways = world.services.iter_mut().flat_map(|service| &mut service.backends).filter_map(|backend| backend.way.as_mut());
+        ways.for_each(|way| way.vlan = None);
+        with(&world.clone(), AMPLE, |rig| {
+            let of_program = ["AFFINITY", "NAT_AFFINITY", "SLOTS", "FRAGMENTS", "CURSORS", "REASON_COUNTERS", "SERVICE_COUNTERS"];
+            let written = |rig: &Rig| -> Result<Vec<&str>> {
+                let mut written = Vec::new();
+                for name in of_program {
+                    if Memory::pinned(&rig.maps().join(name))?.words().any(|word| word != 0) {
+                        written.push(name);
+                    }
+                }
+                Ok(written)
+            };
+            let play = Play::new(rig, world.clone());
+            let (client, dsr) = (play.client(0, 7), play.client(2, 7));
+            let syns = [play.packet(0, client, SYN).build(), play.packet(2, dsr, SYN).build()];
+            let fragment = play.packet(6, dsr, 0).payload(vec![0; 64]).fragment(1, 0..24).build();
+            let ack = play.packet(0, client, ACK).build();
+            for frame in [&syns[0], &syns[1], &fragment, &ack] {
+                let seen = rig.run(frame, sample::FRONT)?;
+                ensure!(matches!(seen.action, Action::Tx | Action::Redirect) && seen.counted.is_empty(), "{seen:?}");
+            }
+            let mut broken = ack.to_vec();
+            broken.truncate(30);
+            ensure!(rig.run(&broken, sample::FRONT)?.counted == [Reason::TruncatedIpv4]);
+            rig.set_multi_buffer(false);
+            let before = written(rig)?;
+            ensure!(before.len() + 1 >= of_program.len(), "what is to be emptied was used: {before:?}");
+
+            rig.empty()?;
+            let after = written(rig)?;
+            ensure!(after.is_empty(), "{after:?} are not empty");
+            ensure!(rig.dataplane().sample().services.is_empty(), "a service is left");
+            ensure!(rig.multi_buffer == rig.dataplane.info().multi_buffer);
+            rig.apply(&world)?;
+            ensure!(rig.run(&ack, sample::FRONT)?.counted == [Reason::UnknownConnection], "its connection was forgotten");
+            Ok(())
+        })
+    }
 }

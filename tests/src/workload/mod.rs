@@ -4,6 +4,7 @@
 //! panic of such a thread comes out where its handle is stopped or dropped.
 
 pub mod http;
+pub mod observer;
 pub mod tcp_echo;
 pub mod tools;
 pub mod udp_echo;

@@ -12,6 +12,12 @@ pub const TEXT: &str = include_str!("../../../tests/budgets.toml");
 
 /// Figures further below their budget than this are told of, in parts of the budget.
 const FAR: f64 = 0.03;
+/// The kernel divides the instructions of many runs by their number and drops the rest, for the program and for the empty one: what is the same can come
+/// out one higher or lower when something moves by which the timer's interrupts meet other runs.
+const ROUNDING: u32 = 1;
+/// How far the verifier's figure may be over its budget, in parts of it. The compiler orders a program's functions and blocks by names that hold a hash of the
+/// workspace's path, and the verifier forgets a state the sooner or later by that order: builds of one commit in two directories were 0.15% apart.
+const ORDER: f64 = 0.01;
 
 /// Instructions: what may be, or what was found.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -48,10 +54,10 @@ impl Instructions {
         for (kernel, found) in &found.verifier {
             let none = BTreeMap::new();
             let budgets = self.verifier.get(kernel).unwrap_or(&none);
-            verdict.compare(&format!("verifier on {kernel}, "), budgets, found);
+            verdict.compare(&format!("verifier on {kernel}, "), budgets, found, |budget| (f64::from(budget) * ORDER) as u32);
         }
         if !found.packet.is_empty() {
-            verdict.compare("packet, ", &self.packet, &found.packet);
+            verdict.compare("packet, ", &self.packet, &found.packet, |_| ROUNDING);
         }
         verdict
     }
@@ -76,16 +82,16 @@ impl Instructions {
 }
 
 impl Verdict {
-    fn compare(&mut self, of: &str, budgets: &BTreeMap<String, u32>, found: &BTreeMap<String, u32>) {
+    fn compare(&mut self, of: &str, budgets: &BTreeMap<String, u32>, found: &BTreeMap<String, u32>, room: impl Fn(u32) -> u32) {
         for (case, &figure) in found {
             match budgets.get(case) {
-                Some(&budget) if figure > budget => self.failures.push(format!(
+                Some(&budget) if figure > budget.saturating_add(room(budget)) => self.failures.push(format!(
                     "{of}{case}: {figure} instructions are over the budget of {budget}; make it cheaper, or raise the budget in {PLACE} with the \
                      reason in the commit"
                 )),
                 Some(&budget) => {
                     self.within += 1;
-                    if f64::from(budget - figure) > f64::from(budget) * FAR {
+                    if f64::from(budget.saturating_sub(figure)) > f64::from(budget) * FAR {
                         self.notes.push(format!(
                             "{of}{case}: {figure} instructions are far under the budget of {budget}; `cargo xtask vm --bless-budgets` lowers it"
                         ));
@@ -117,12 +123,24 @@ mod tests {
     #[test]
     fn what_is_over_budget_fails_by_name_and_what_is_far_under_is_told() {
         let budgets = of(&[("6.1", "splitter", 1_000)], &[("a", 100), ("b", 100), ("c", 100)]);
-        let verdict = budgets.judge(&of(&[("6.1", "splitter", 1_001)], &[("a", 100), ("b", 97), ("c", 96)]));
-        assert_eq!(verdict.within, 3);
+        let verdict = budgets.judge(&of(&[("6.1", "splitter", 1_011)], &[("a", 101), ("b", 97), ("c", 96)]));
+        assert_eq!(verdict.within, 3, "one instruction more by packet is rounding");
         let [failure] = &verdict.failures[..] else { panic!("{verdict:?}") };
-        assert!(failure.contains("verifier on 6.1, splitter: 1001 instructions are over the budget of 1000"), "{failure}");
+        assert!(failure.contains("verifier on 6.1, splitter: 1011 instructions are over the budget of 1000"), "{failure}");
         let [note] = &verdict.notes[..] else { panic!("{verdict:?}") };
         assert!(note.contains("packet, c: 96") && note.contains("--bless-budgets"), "{note}");
+    }
+
+    #[test]
+    fn a_verifiers_figure_that_another_build_directory_explains_is_within() {
+        let verdict = of(&[("6.1", "splitter", 1_000)], &[]).judge(&of(&[("6.1", "splitter", 1_010)], &[]));
+        assert_eq!((verdict.within, verdict.failures.len()), (1, 0), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_packet_that_takes_two_instructions_more_fails() {
+        let verdict = of(&[], &[("a", 100)]).judge(&of(&[], &[("a", 102)]));
+        assert_eq!((verdict.within, verdict.failures.len()), (0, 1), "{verdict:?}");
     }
 
     #[test]

@@ -102,6 +102,12 @@ impl Results {
             .fold(Sum::default(), |a, b| Sum { passed: a.passed + b.passed, failed: a.failed + b.failed })
     }
 
+    /// The kernels on which nothing was run, because they aren't there and nothing may be downloaded.
+    pub fn untested(&self) -> Vec<String> {
+        let tests = self.rows.iter().filter(|row| row.purpose == Purpose::Tests);
+        tests.filter(|row| matches!(row.outcome, Outcome::Skipped)).map(|row| row.version.clone()).collect()
+    }
+
     /// What was counted.
     pub fn instructions(&self) -> Instructions {
         let mut found = Instructions::default();
@@ -173,6 +179,7 @@ mod tests {
         ];
         let results = Results { rows, took: Duration::from_secs(4) };
         assert_eq!(results.sum(), Sum { passed: 3, failed: 2 });
+        assert_eq!(results.untested(), ["5.10"]);
         let json = results.json(&Verdict::default());
         let kernels = json["kernels"].as_array().expect("a list");
         let versions: Vec<_> = kernels.iter().map(|kernel| kernel["version"].as_str().expect("text")).collect();

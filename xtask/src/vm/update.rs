@@ -73,6 +73,7 @@ fn stanza(text: &str) -> Option<(&str, Package)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::MANIFEST;
 
     #[test]
     fn the_newest_release_of_which_everything_is_there_is_taken() {
@@ -96,6 +97,15 @@ mod tests {
         let names: Vec<_> = found.packages.iter().map(|package| package.name.as_str()).collect();
         assert_eq!(names, ["linux-binary-7.2.12+deb13-cloud-amd64", "linux-modules-7.2.12+deb13-cloud-amd64"]);
         assert_eq!(found.packages[0].path, "pool/linux-binary-7.2.12+deb13-cloud-amd64.deb");
+    }
+
+    #[test]
+    fn what_is_new_is_all_that_an_update_changes() {
+        let path = std::env::temp_dir().join(format!("splitter-xtask-{}-kernels.toml", std::process::id()));
+        let manifest = Manifest::parse(MANIFEST).expect("the file is the workspace's own");
+        write(&manifest, MANIFEST, &path).expect("the temporary directory can be written to");
+        assert_eq!(std::fs::read_to_string(&path).expect("just written"), MANIFEST);
+        std::fs::remove_file(path).expect("made above");
     }
 
     #[test]

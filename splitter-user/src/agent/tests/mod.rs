@@ -1,6 +1,12 @@
 //! An agent with a data plane, a store and ways in memory, talked to through its socket.
 
+mod asked;
+mod conduct;
+mod guard;
+mod history;
+mod measured;
 mod rig;
+mod rollouts;
 
 use std::time::Duration;
 
@@ -213,8 +219,8 @@ async fn a_flip_that_only_the_data_plane_remembers_stays() {
     let rig = rig.restart_with(|store, _| store.fill(false)).await;
     let status = rig.client().status(None).await.expect("status");
     assert_eq!(status.services[0].flip.as_ref().map(|flip| flip.cause), Some(FlipCause::StateLost));
-    let saved = rig.store.saved().and_then(|state| state.service(&name("web")).and_then(|web| web.flip.clone()));
-    assert_eq!(saved.map(|flip| flip.reason), Some(FlipReason::Found));
+    let reason = |rig: &Rig| Some(rig.store.saved()?.service(&name("web"))?.flip.clone()?.reason);
+    rig.until(|rig| reason(rig) == Some(FlipReason::Found)).await;
     rig.stop().await.expect("stopped in order");
 }
 
@@ -250,7 +256,8 @@ async fn a_change_that_the_data_plane_refuses_is_not_kept_either() {
     rig.dataplane.refuse_next_apply("no memory");
     let refused = rig.client().drain_backend(&name("web"), address(STABLE), true).await.expect_err("refused");
     assert_eq!(refused.to_string(), "nothing was changed: could not write a map: no memory");
-    assert_eq!(rig.store.saved().map(|state| state.services), before.map(|state| state.services));
+    let before = before.map(|state| state.services);
+    rig.until(|rig| rig.store.saved().map(|state| state.services) == before).await;
     rig.client().drain_backend(&name("web"), address(STABLE), true).await.expect("the next one is carried out");
     rig.stop().await.expect("stopped in order");
 }
@@ -404,7 +411,7 @@ async fn a_stop_keeps_the_data_plane_unless_it_is_to_go() {
     rig.dataplane.calls();
     let (store, dataplane) = (rig.store.clone(), rig.dataplane.clone());
     rig.stop().await.expect("stopped in order");
-    assert_eq!(dataplane.calls(), [Call::Released]);
+    assert_eq!(dataplane.calls(), [Call::LeaseReleased, Call::Released], "nothing runs out, however long nobody is there");
     let last = store.saved().and_then(|state| state.events().last().map(ToString::to_string));
     assert_eq!(last.as_deref(), Some("the agent stopped, traffic flows on"));
 
@@ -505,7 +512,7 @@ async fn a_task_that_ends_by_itself_ends_the_agent_and_not_the_data_plane() {
     let dataplane = rig.dataplane.clone();
     let error = rig.lose_ways().await.expect_err("it can't go on blindly");
     assert!(error.to_string().contains("the data plane goes on as it is"), "{error}");
-    assert_eq!(dataplane.calls(), [Call::Released]);
+    assert_eq!(dataplane.calls(), [Call::Released], "its lease runs out unless another agent comes");
 }
 
 fn code(error: &ClientError) -> ErrorCode {

@@ -23,7 +23,7 @@ use crate::{
     dataplane::{ServiceKey, fake::FakeDataplane},
     model::{Protocol, ServiceName, Weight},
     neighbor::{Way, WayError, Ways},
-    store::{MemoryStore, Store},
+    store::{History, MemoryHistory, MemoryStore, Store},
 };
 
 /// One service with two stable backends and a canary.
@@ -54,6 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Rig {
     pub dataplane: FakeDataplane,
     pub store: MemoryStore,
+    pub history: MemoryHistory,
     pub signals: mpsc::Sender<Signal>,
     text: Arc<Mutex<String>>,
     ways: watch::Sender<Arc<Ways>>,
@@ -72,7 +73,7 @@ impl Rig {
         let (dataplane, store) = (FakeDataplane::default(), MemoryStore::default());
         prepare(&store, &dataplane);
         let directory = tempfile::tempdir().expect("a directory");
-        Self::run(dataplane, store, directory, text.to_owned()).await
+        Self::run(dataplane, store, MemoryHistory::default(), directory, text.to_owned()).await
     }
 
     /// Ends the agent without asking it, and starts another.
@@ -89,16 +90,16 @@ impl Rig {
         self.until(|rig| !rig.dataplane.is_held() && Socket::bind(&socket, None).is_ok()).await;
         between(&self.store, &self.dataplane);
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Self::run(self.dataplane, self.store, self.directory, text).await
+        Self::run(self.dataplane, self.store, self.history, self.directory, text).await
     }
 
-    async fn run(dataplane: FakeDataplane, store: MemoryStore, directory: TempDir, text: String) -> Self {
+    async fn run(dataplane: FakeDataplane, store: MemoryStore, history: MemoryHistory, directory: TempDir, text: String) -> Self {
         let metrics = free_address();
         let text = Arc::new(Mutex::new(text));
         let (ways, known) = watch::channel(reachable(ALL_REACHABLE));
         let (signals, told) = mpsc::channel(4);
         let (ready, is_ready) = oneshot::channel();
-        let mut parts = parts(&dataplane, &store, &directory, metrics, &text, known);
+        let mut parts = parts(&dataplane, &store, &history, &directory, metrics, &text, known);
         parts.ready = Box::new(move || ready.send(()).expect("somebody waits"));
         let mut agent = tokio::spawn(run(parts, told));
         tokio::select! {
@@ -106,14 +107,14 @@ impl Rig {
             ended = &mut agent => panic!("the agent did not start: {ended:?}"),
             () = sleep(PATIENCE) => panic!("the agent takes too long to start"),
         }
-        Self { dataplane, store, signals, text, ways, directory, metrics, agent }
+        Self { dataplane, store, history, signals, text, ways, directory, metrics, agent }
     }
 
     /// Another agent with the same socket; what becomes of it.
     pub async fn second(&self) -> Result<(), AgentError> {
         let (_signals, told) = mpsc::channel(1);
         let known = self.ways.subscribe();
-        run(parts(&self.dataplane, &self.store, &self.directory, free_address(), &self.text, known), told).await
+        run(parts(&self.dataplane, &self.store, &self.history, &self.directory, free_address(), &self.text, known), told).await
     }
 
     pub fn client(&self) -> Client {
@@ -141,7 +142,7 @@ impl Rig {
         self.store.saved().is_some_and(|state| state.events().any(|event| event.kind.to_string() == message))
     }
 
-    pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
+    pub async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
         let wait = async {
             while !holds(self) {
                 sleep(Duration::from_millis(5)).await;
@@ -201,13 +202,14 @@ pub fn address(text: &str) -> SocketAddr {
 fn parts(
     dataplane: &FakeDataplane,
     store: &MemoryStore,
+    history: &MemoryHistory,
     directory: &TempDir,
     metrics: SocketAddr,
     text: &Arc<Mutex<String>>,
     known: watch::Receiver<Arc<Ways>>,
 ) -> Parts<FakeWays> {
     let socket = directory.path().join("agent.sock");
-    let (text, store, dataplane) = (Arc::clone(text), store.clone(), dataplane.clone());
+    let (text, store, history, dataplane) = (Arc::clone(text), store.clone(), history.clone(), dataplane.clone());
     let source = move || {
         let text = text.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut config = Config::parse(&text, "splitter.toml")?;
@@ -220,6 +222,7 @@ fn parts(
         config: source().expect("the configuration in a test is right"),
         source,
         store: Box::new(move |_| Ok(Box::new(store) as Box<dyn Store>)),
+        history: Box::new(move |_| (Arc::new(history) as Arc<dyn History>, vec![])),
         open: Box::new(move |_| Ok((dataplane.open(), vec![]))),
         ways: Box::new(move || Ok(FakeWays { known })),
         detach: false,

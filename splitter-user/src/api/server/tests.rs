@@ -18,9 +18,12 @@ use crate::{
     api::{
         client::{Client, ClientError},
         command::{CommandError, CommandErrorKind},
-        fake::{Asked, Fake, address, doctor, events, explanation, name, networks, status, trace, weight},
+        fake::{Asked, Fake, address, doctor, events, explanation, history, name, networks, rollout, status, trace, weight},
         socket::{SOCKET_MODE, SocketError},
-        wire::{AddBackend, ErrorBody, ErrorCode, ExplainRequest, FlipRequest, NetworkChange, TraceFilter},
+        wire::{
+            AddBackend, ErrorBody, ErrorCode, ExplainRequest, FlipRequest, NetworkChange, PromoteRequest, RolloutAction,
+            RolloutWord, TraceFilter,
+        },
     },
     model::{BackendWeight, Cohort, Existing, NetworkList},
 };
@@ -59,10 +62,25 @@ async fn every_call_reaches_the_core_with_what_was_asked_and_by_whom() {
     assert!(client.reload().await.expect("reload").ok);
     assert_eq!(client.detach().await.expect("detach").interfaces, ["eth0"]);
     assert_eq!(client.doctor().await.expect("doctor"), doctor());
+    assert_eq!(client.history(None, None).await.expect("history"), history());
+    assert_eq!(client.history(Some(&web), Some(1)).await.expect("history").rollouts, history().rollouts[..1]);
+    assert_eq!(client.rollout(&web).await.expect("rollout"), rollout::status());
+    let actions: Vec<_> = RolloutWord::ALL.into_iter().map(RolloutAction::Word).collect();
+    let promotions = [false, true].map(|full| RolloutAction::Promote(PromoteRequest { full }));
+    let actions: Vec<_> = actions.into_iter().chain(promotions).collect();
+    for action in &actions {
+        assert_eq!(client.change_rollout(&web, *action).await.expect("rollout"), rollout::status());
+    }
 
     let by = || me.clone();
+    let mut asked = agent.commands.asked();
+    let of_rollouts = asked.split_off(asked.len() - actions.len());
     assert_eq!(
-        agent.commands.asked(),
+        of_rollouts,
+        actions.into_iter().map(|action| Asked::ChangeRollout(name("web"), action, by())).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        asked,
         [
             Asked::Status(None),
             Asked::Status(Some(name("web"))),
@@ -81,6 +99,9 @@ async fn every_call_reaches_the_core_with_what_was_asked_and_by_whom() {
             Asked::Reload(by()),
             Asked::Detach(by()),
             Asked::Doctor,
+            Asked::History(None, 20),
+            Asked::History(Some(name("web")), 1),
+            Asked::Rollout(name("web")),
         ]
     );
     agent.stop().await;
@@ -185,6 +206,9 @@ async fn requests_that_mean_nothing_get_an_error_body_and_reach_nobody() {
         ("PUT /v1/services/web/weight", "", "{\"weight\": \"1%\"}", 415, ErrorCode::Invalid, "Content-Type"),
         ("POST /v1/services/web/networks", json, "{\"list\": \"never-canary\"}", 400, ErrorCode::Invalid, "no prefix"),
         ("GET /v1/services/web/trace?from=10.0.0.0/40", "", "", 400, ErrorCode::Invalid, "from"),
+        ("POST /v1/services/web/rollout/stop", "", "", 400, ErrorCode::Invalid, "unknown variant `stop`"),
+        ("POST /v1/services/web/rollout/promote", json, "{\"ful\": true}", 400, ErrorCode::Invalid, "unknown field `ful`"),
+        ("GET /v1/services/web/rollout/start", "", "", 405, ErrorCode::Unsupported, "no such call"),
         ("POST /v1/services/web/flip", json, &too_long, 413, ErrorCode::Invalid, "length limit"),
     ] {
         let (got, text) = agent.raw(request, headers, body).await;
@@ -243,6 +267,16 @@ async fn the_socket_is_for_its_owner_and_its_group() {
     assert!(matches!(error, SocketError::NoGroup { .. }));
     assert!(error.remedy().contains("groupadd --system no-such-group"));
     assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn a_limit_that_asks_for_nothing_or_for_too_much_is_refused() {
+    let agent = Agent::start(Fake::default());
+    for limit in [0, 1_001] {
+        let error = refused(agent.client().history(None, Some(limit)).await);
+        assert_eq!((error.code, error.message), (ErrorCode::Invalid, format!("`limit` is {limit}: it may be 1 to 1000")));
+    }
+    agent.stop().await;
 }
 
 #[tokio::test]

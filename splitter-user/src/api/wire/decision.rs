@@ -74,6 +74,10 @@ pub enum Rule {
     KnownConnection,
     /// The service is flipped: stable.
     Flipped,
+    /// Its breaker has tripped: stable.
+    Tripped,
+    /// The agent's lease has run out: stable.
+    LeaseRanOut,
     /// The longest network that matches the client is on the list `never_canary`.
     NeverCanary {
         /// That network.

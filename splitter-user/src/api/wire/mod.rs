@@ -10,13 +10,25 @@
 mod decision;
 mod doctor;
 mod event;
+mod history;
 mod request;
+mod rollout;
+mod signals;
 mod status;
 
 pub use decision::{Decision, Explanation, Hypothetical, MaglevSlot, Place, Rule, TraceRecord, Verdict};
 pub use doctor::{Check, CheckResult, DoctorReport};
 pub use event::Event;
-pub use request::{AddBackend, ExplainRequest, FlipRequest, NetworkChange, SetBackendWeight, SetWeight, TraceFilter};
+pub use history::{CheckSaid, History, LogLine, Rollout, RolloutStep, Stage, Standing, StepVerdict};
+pub use request::{
+    AddBackend, ExplainRequest, FlipRequest, NetworkChange, PromoteRequest, RolloutAction, RolloutWord, SetBackendWeight,
+    SetWeight, TraceFilter,
+};
+pub use rollout::{
+    AnswerWord, BothCohorts, CheckStatus, DifferenceStatus, Judgement, RolloutBrief, RolloutConnections, RolloutEntry,
+    RolloutPhase, RolloutStatus, RolloutWeight, StepState, StepStatus, VerdictWord,
+};
+pub use signals::{BreakerStatus, LeaseStatus, RanOut, Recent, ResumeWord, Times, Trip};
 pub use status::{
     AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, CohortStatus, Counters, Detached, Flip, FlipCause,
     InterfaceStatus, NetworkChanged, Networks, Reload, ServiceStatus, Status, Traffic, VersionInfo, Way, WeightSource, Weights,

@@ -96,3 +96,57 @@ pub struct TraceFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
+
+/// `POST /v1/services/{service}/rollout/promote`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// Leave out all remaining steps: the canary becomes stable now.
+    #[serde(default)]
+    pub full: bool,
+}
+
+/// `POST /v1/services/{service}/rollout/{action}`, where the action has no more to say than its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutWord {
+    /// Begin one.
+    Start,
+    /// Stay at this weight.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Open the gate.
+    Approve,
+    /// Give up.
+    Abort,
+    /// Take a flip back and begin again with the first step, or begin again after an abort.
+    Retry,
+}
+
+impl RolloutWord {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Start, Self::Pause, Self::Resume, Self::Approve, Self::Abort, Self::Retry];
+
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Approve => "approve",
+            Self::Abort => "abort",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// What is asked of a service's rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutAction {
+    /// What needs no more than its name.
+    Word(RolloutWord),
+    /// Leave this step, or all that remain.
+    Promote(PromoteRequest),
+}

@@ -6,9 +6,13 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    rollout::RolloutBrief,
+    signals::{BreakerStatus, LeaseStatus, Recent},
+};
 use crate::{
     desired,
-    model::{Affinity, BackendWeight, Cohort, Existing, Mode, NetworkList, Protocol, ServiceName, Weight},
+    model::{Affinity, BackendWeight, Cohort, Existing, Mode, NetworkList, OnLeaseExpiry, Protocol, ServiceName, Weight},
     store::{self, FlipReason},
 };
 
@@ -43,6 +47,9 @@ pub struct AgentStatus {
     pub adoptions: u64,
     /// Where the program is attached.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Its lease on the data plane; left out when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseStatus>,
     /// The last time that the configuration was read anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<Reload>,
@@ -117,6 +124,12 @@ pub struct ServiceStatus {
     /// There while the service is flipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip: Option<Flip>,
+    /// Its breaker; left out when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
+    /// What happens while the agent's lease has run out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_lease_expiry: Option<OnLeaseExpiry>,
     /// New connections that were to go to the canary and went to stable, because no canary was usable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_fallback: Option<u64>,
@@ -127,6 +140,9 @@ pub struct ServiceStatus {
     pub cohorts: Vec<CohortStatus>,
     /// What somebody should look at.
     pub alerts: Vec<String>,
+    /// The rollout that goes on, or the last one; left out when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutBrief>,
 }
 
 impl ServiceStatus {
@@ -157,6 +173,8 @@ pub enum WeightSource {
     Configuration,
     /// `splitter weight`.
     Command,
+    /// `splitter rollout`.
+    Rollout,
 }
 
 impl WeightSource {
@@ -166,6 +184,7 @@ impl WeightSource {
         match self {
             Self::Configuration => "configuration",
             Self::Command => "command",
+            Self::Rollout => "rollout",
         }
     }
 }
@@ -235,13 +254,20 @@ pub enum FlipCause {
     Reset,
     /// The canary left too many attempts unanswered.
     Timeout,
+    /// The breaker in the data plane tripped.
+    Breaker,
+    /// The agent's lease had run out, and the service is not to resume by itself.
+    Lease,
+    /// The rollout found the canary worse than stable, a check failed, it had no data, or its time was over.
+    Rollout,
     /// The saved state was damaged, so that nobody knows whether the service was flipped; or the data plane was found flipped, and nobody knows why.
     StateLost,
 }
 
 impl FlipCause {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Command, Self::Refused, Self::Reset, Self::Timeout, Self::StateLost];
+    pub const ALL: [Self; 8] =
+        [Self::Command, Self::Refused, Self::Reset, Self::Timeout, Self::Breaker, Self::Lease, Self::Rollout, Self::StateLost];
 
     /// The word.
     #[must_use]
@@ -251,6 +277,9 @@ impl FlipCause {
             Self::Refused => "refused",
             Self::Reset => "reset",
             Self::Timeout => "timeout",
+            Self::Breaker => "breaker",
+            Self::Lease => "lease",
+            Self::Rollout => "rollout",
             Self::StateLost => "state_lost",
         }
     }
@@ -265,6 +294,9 @@ impl From<&FlipReason> for FlipCause {
                 store::Check::Reset => Self::Reset,
                 store::Check::Timeout => Self::Timeout,
             },
+            FlipReason::Breaker { .. } => Self::Breaker,
+            FlipReason::Lease { .. } => Self::Lease,
+            FlipReason::Rollout { .. } => Self::Rollout,
             FlipReason::StateLost { .. } | FlipReason::Found => Self::StateLost,
         }
     }
@@ -274,7 +306,12 @@ impl From<store::Flip> for Flip {
     fn from(flip: store::Flip) -> Self {
         let reason = match &flip.reason {
             FlipReason::Person { text } => text.clone(),
-            FlipReason::Breach { .. } | FlipReason::StateLost { .. } | FlipReason::Found => Some(flip.reason.to_string()),
+            FlipReason::Breach { .. }
+            | FlipReason::Breaker { .. }
+            | FlipReason::Lease { .. }
+            | FlipReason::Rollout { .. }
+            | FlipReason::StateLost { .. }
+            | FlipReason::Found => Some(flip.reason.to_string()),
         };
         Self { at: flip.at, by: flip.by, cause: FlipCause::from(&flip.reason), reason, existing: flip.existing }
     }
@@ -285,6 +322,7 @@ impl From<desired::WeightSource> for WeightSource {
         match source {
             desired::WeightSource::Config => Self::Configuration,
             desired::WeightSource::Command => Self::Command,
+            desired::WeightSource::Rollout => Self::Rollout,
         }
     }
 }
@@ -302,6 +340,9 @@ pub struct CohortStatus {
     /// Its backends' counters added up; left out when one of them is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sums: Option<Counters>,
+    /// What it did lately; left out where that isn't known, and in lists of backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recent: Option<Recent>,
 }
 
 impl CohortStatus {
@@ -310,7 +351,7 @@ impl CohortStatus {
     pub fn new(cohort: Cohort, backends: Vec<BackendStatus>) -> Self {
         let connections = backends.iter().map(|b| b.connections).sum();
         let sums = backends.iter().map(|b| b.counters).sum();
-        Self { cohort, backends, connections, sums }
+        Self { cohort, backends, connections, sums, recent: None }
     }
 }
 
@@ -408,7 +449,7 @@ pub struct Counters {
     pub opened: u64,
     /// Of these, those whose handshake was completed; for UDP, those that were answered.
     pub completed: u64,
-    /// Attempts that it answered with a RST (`nat` only).
+    /// Attempts that it answered with a RST or that ended by ICMP destination unreachable (`nat` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<u64>,
     /// Attempts that it did not answer in time.
@@ -417,6 +458,21 @@ pub struct Counters {
     pub reset: u64,
     /// Connections that ended in order.
     pub closed: u64,
+    /// Of those reset, the ones that the backend reset (`nat` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_by_backend: Option<u64>,
+    /// Of those refused, the ones that ended by ICMP destination unreachable (`nat` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<u64>,
+    /// SYNs that were sent again before the attempt was answered (TCP only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retransmitted: Option<u64>,
+    /// Connections that became established, in time or late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub established: Option<u64>,
+    /// Established connections that ended, however. `established` less these are those that live, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
 }
 
 impl Traffic {
@@ -439,12 +495,27 @@ impl Counters {
             from_backend: self.from_backend.zip(other.from_backend).map(|(a, b)| a.plus(b)),
             opened: self.opened + other.opened,
             completed: self.completed + other.completed,
-            refused: self.refused.zip(other.refused).map(|(a, b)| a + b),
+            refused: both(self.refused, other.refused),
             timed_out: self.timed_out + other.timed_out,
             reset: self.reset + other.reset,
             closed: self.closed + other.closed,
+            reset_by_backend: both(self.reset_by_backend, other.reset_by_backend),
+            unreachable: both(self.unreachable, other.unreachable),
+            retransmitted: both(self.retransmitted, other.retransmitted),
+            established: both(self.established, other.established),
+            ended: both(self.ended, other.ended),
         }
     }
+
+    /// Established connections that live.
+    #[must_use]
+    pub fn live(&self) -> Option<u64> {
+        Some(self.established?.saturating_sub(self.ended?))
+    }
+}
+
+fn both(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.zip(other).map(|(one, other)| one + other)
 }
 
 /// `GET /v1/services/{service}/networks`.

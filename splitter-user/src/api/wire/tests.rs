@@ -7,14 +7,14 @@ use super::*;
 use crate::{
     api::{
         command::{CommandError, CommandErrorKind},
-        fake::{address, doctor, events, explanation, name, networks, status, time, trace, weight},
+        fake::{address, doctor, events, explanation, history, name, networks, rollout, status, time, trace, weight},
         routes::CALLS,
     },
     config::ConfigError,
     desired::Refusal,
     golden::golden_part,
     model::{BackendWeight, Cohort, Existing, NetworkList},
-    store::{self, EventKind, FlipReason},
+    store::{self, EventKind, FlipReason, Moved},
 };
 
 #[test]
@@ -25,6 +25,8 @@ fn the_json_of_every_answer_is_as_documented_and_reads_what_it_writes() {
     written_and_read("events", &events());
     written_and_read("trace", &trace());
     written_and_read("doctor", &doctor());
+    written_and_read("rollout", &rollout::status());
+    written_and_read("history", &history());
 }
 
 #[test]
@@ -51,6 +53,21 @@ fn the_words_of_metrics_and_output_are_those_of_the_json() {
     for source in [WeightSource::Configuration, WeightSource::Command] {
         assert_eq!(to_value(&source), source.as_str());
     }
+    for resume in [ResumeWord::Auto, ResumeWord::Manual] {
+        assert_eq!(to_value(&resume), resume.as_str());
+    }
+    for phase in RolloutPhase::ALL {
+        assert_eq!(to_value(&phase), phase.as_str());
+    }
+    for word in VerdictWord::ALL {
+        assert_eq!(to_value(&word), word.as_str());
+    }
+    for word in [AnswerWord::Pass, AnswerWord::Bad, AnswerWord::NoData] {
+        assert_eq!(to_value(&word), word.as_str());
+    }
+    for word in RolloutWord::ALL {
+        assert_eq!(to_value(&word), word.as_str());
+    }
     for mode in [AttachMode::Native, AttachMode::Generic] {
         assert_eq!(to_value(&mode), mode.as_str());
     }
@@ -69,9 +86,10 @@ fn what_one_backend_does_not_know_the_sum_does_not_know() {
     let canary = dns.cohort(Cohort::Canary).expect("canary");
     assert_eq!((canary.connections, canary.sums), (None, None));
 
-    let one_way = Counters { from_backend: None, refused: None, ..counters[1] };
+    let one_way = Counters { from_backend: None, refused: None, established: None, ..counters[1] };
     let mixed: Counters = [counters[0], one_way].into_iter().sum();
-    assert_eq!((mixed.from_backend, mixed.refused), (None, None));
+    assert_eq!((mixed.from_backend, mixed.refused, mixed.live()), (None, None, None));
+    assert_eq!(sums.live(), Some(792));
     assert_eq!(mixed.closed, counters[0].closed + one_way.closed);
 }
 
@@ -84,6 +102,20 @@ fn a_flip_that_was_kept_is_told_with_its_cause_and_its_reason_in_words() {
     assert_eq!((silent.cause, silent.reason), (FlipCause::Command, None), "no words are put into anybody's mouth");
     assert_eq!(told(FlipReason::Person { text: Some("500s".to_owned()) }).reason.as_deref(), Some("500s"));
     assert_eq!(told(FlipReason::StateLost { kept_as: "/x".into() }).cause, FlipCause::StateLost);
+    let tally = store::TripTally { attempts: 20, refused: 2, ..store::TripTally::default() };
+    let finding = store::TripFinding {
+        cause: store::TripCause::Refused,
+        tripped_at: time("2026-03-01T09:00:00Z"),
+        limit: weight("5%"),
+        canary: tally,
+        stable: store::TripTally::default(),
+    };
+    let tripped = told(FlipReason::Breaker { finding });
+    assert_eq!((tripped.cause, tripped.reason), (FlipCause::Breaker, Some(finding.to_string())));
+    let since = time("2026-03-01T09:00:00Z");
+    let lapsed = told(FlipReason::Lease { since, lasted: std::time::Duration::from_secs(5) });
+    let words = "the agent's lease had run out at 2026-03-01T09:00:00Z, for 5s, and `resume` is manual";
+    assert_eq!((lapsed.cause, lapsed.reason.as_deref()), (FlipCause::Lease, Some(words)));
     for (check, cause) in store::Check::ALL.into_iter().zip([FlipCause::Refused, FlipCause::Reset, FlipCause::Timeout]) {
         let sample = store::Sample { failures: 1, attempts: 2 };
         let window = std::time::Duration::from_secs(1);
@@ -120,6 +152,7 @@ fn requests_with_unknown_or_wrong_fields_are_refused() {
         assert!(refused.is_err(), "{why}");
     }
     assert!(from_value::<FlipRequest>(json!({"exsiting": "reset"})).is_err());
+    assert!(from_value::<PromoteRequest>(json!({"fulll": true})).is_err());
     assert!(from_value::<NetworkChange>(json!({"list": "always-canary", "add": ["10.0.0.0/33"]})).is_err());
     assert!(from_value::<AddBackend>(json!({"address": "10.0.0.1:80", "cohort": "canary", "weight": 0})).is_err());
     let default: FlipRequest = from_value(json!({})).expect("everything has a default");
@@ -131,6 +164,19 @@ fn a_weight_that_contradicts_its_basis_points_is_not_read() {
     let mut weights = to_value(&status().services[0].weights);
     weights["weight_in_force_bp"] = json!(501);
     assert!(from_value::<Weights>(weights).is_err());
+    let mut rollout = to_value(&rollout::status());
+    rollout["weight_bp"] = json!(501);
+    assert!(from_value::<RolloutStatus>(rollout).is_err());
+}
+
+#[test]
+fn a_step_that_was_left_without_a_verdict_was_neither_passed_nor_left_early_by_somebody() {
+    let mut run = rollout::started();
+    let of = run.plan.steps.len();
+    run.note(time("2026-03-01T09:20:00Z"), Moved::Proceeded { step: 1, of, what: "3 of 500 connections on canary".to_owned() });
+    assert_eq!(RolloutStatus::new(&name("web"), &run).steps[0].state, StepState::Proceeded);
+    let kept = Rollout::from(store::Record { service: name("web"), run, left_out: 0 });
+    assert_eq!((kept.steps[0].verdict, kept.steps[0].canary), (Some(StepVerdict::Proceeded), None));
 }
 
 #[test]
@@ -157,6 +203,14 @@ fn every_kind_of_event() -> Vec<EventKind> {
         EventKind::WeightFromConfiguration { asked: weight("1%"), configured: weight("5%") },
         EventKind::Flipped { reason: FlipReason::Person { text: None }, existing, by: by() },
         EventKind::FlipChanged { existing, by: by() },
+        EventKind::LeaseRanOut {
+            since: time("2026-03-01T09:00:00Z"),
+            lasted: std::time::Duration::from_secs(5),
+            to_stable: vec![name("web")],
+            held: vec![],
+            resumed: true,
+        },
+        EventKind::Rollout { rollout: 3, what: Moved::Gate { step: 2, of: 4, gate: "manual".to_owned() } },
         EventKind::Unflipped { weight: weight("1%"), by: by() },
         EventKind::BackendAdded { backend, cohort, weight: one, by: by() },
         EventKind::BackendRemoved { backend, cohort, by: by() },
@@ -187,6 +241,8 @@ fn every_kind_of_event() -> Vec<EventKind> {
             | EventKind::WeightFromConfiguration { .. }
             | EventKind::Flipped { .. }
             | EventKind::FlipChanged { .. }
+            | EventKind::LeaseRanOut { .. }
+            | EventKind::Rollout { .. }
             | EventKind::Unflipped { .. }
             | EventKind::BackendAdded { .. }
             | EventKind::BackendRemoved { .. }

@@ -61,6 +61,8 @@ const fn rule_name(rule: Rule) -> &'static str {
     match rule {
         Rule::KnownConnection => "known_connection",
         Rule::Flipped => "flipped",
+        Rule::Tripped => "tripped",
+        Rule::LeaseRanOut => "lease_ran_out",
         Rule::NeverCanary { .. } => "never_canary",
         Rule::AlwaysCanary { .. } => "always_canary",
         Rule::PlaceBelowWeight => "place_below_weight",
@@ -74,6 +76,8 @@ fn rule_in_words(rule: Rule) -> String {
     match rule {
         Rule::KnownConnection => "the connection is established and keeps its backend".to_owned(),
         Rule::Flipped => "the service is flipped, everything new goes to stable".to_owned(),
+        Rule::Tripped => "the service's breaker has tripped, everything new goes to stable".to_owned(),
+        Rule::LeaseRanOut => "the agent's lease has run out, everything new goes to stable".to_owned(),
         Rule::NeverCanary { prefix } => format!("{prefix} never gets the canary"),
         Rule::AlwaysCanary { prefix } => format!("{prefix} always gets the canary"),
         Rule::PlaceBelowWeight => "the place is below the weight, which makes it canary".to_owned(),

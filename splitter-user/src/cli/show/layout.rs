@@ -101,6 +101,20 @@ pub fn rate(number: f64) -> String {
     }
 }
 
+/// Microseconds in at most 6 characters.
+pub fn span(microseconds: u64) -> String {
+    let us = microseconds as f64;
+    if microseconds < 1_000 {
+        format!("{microseconds}us")
+    } else if us < 9_995.0 {
+        format!("{:.2}ms", us / 1e3)
+    } else if us < 999_500.0 {
+        format!("{:.0}ms", us / 1e3)
+    } else {
+        format!("{:.1}s", us / 1e6)
+    }
+}
+
 /// A number that may not be known.
 pub fn known<T>(number: Option<T>, write: impl FnOnce(T) -> String) -> String {
     number.map_or_else(|| "-".to_owned(), write)
@@ -160,6 +174,22 @@ mod tests {
             [(0.0, "0"), (0.04, "0.0"), (0.5, "0.5"), (9.96, "10"), (17.0, "17"), (99_999.4, "99999"), (1.25e9, "1.2G")]
         {
             assert_eq!(rate(number), text, "{number}");
+        }
+    }
+
+    #[test]
+    fn times_stay_short() {
+        for (microseconds, text) in [
+            (0, "0us"),
+            (999, "999us"),
+            (1_000, "1.00ms"),
+            (9_994, "9.99ms"),
+            (9_995, "10ms"),
+            (999_499, "999ms"),
+            (999_500, "1.0s"),
+            (68_719_476, "68.7s"),
+        ] {
+            assert_eq!(span(microseconds), text);
         }
     }
 

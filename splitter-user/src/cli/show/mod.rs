@@ -2,12 +2,19 @@
 //! is longer by itself.
 
 mod decision;
+mod history;
 mod layout;
 mod list;
+mod rollout;
+mod simulation;
 mod status;
 
 pub(super) use decision::{explanation, trace_record};
+pub(super) use history::history;
+pub(super) use layout::time;
 pub(super) use list::{doctor, event, networks};
+pub(super) use rollout::{place, rollout, verdict};
+pub(super) use simulation::simulation;
 pub(super) use status::{Change, backends, status};
 
 use serde::Serialize;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::layout::{BAD, BOLD, Cell, DIM, GOOD, PLAIN, WARN, count, field, known, left, rate, right, row, time};
+use anstyle::Style;
+
+use super::layout::{BAD, BOLD, Cell, DIM, GOOD, PLAIN, WARN, count, field, known, left, rate, right, row, span, time};
 use crate::{
     api::wire::{
-        AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, CohortStatus, Counters, Flip, ServiceStatus, Status,
-        Way,
+        AgentStatus, AttachMode, BackendList, BackendState, BackendStatus, BreakerStatus, CohortStatus, Counters, Flip,
+        LeaseStatus, Recent, ServiceStatus, Status, Way,
     },
     model::{Affinity, Cohort, Existing},
 };
@@ -47,6 +49,10 @@ fn agent(agent: &AgentStatus) -> String {
     let interface = |name: &str, mode: AttachMode| format!("{name} {}", mode.as_str());
     let interfaces: Vec<_> = agent.interfaces.iter().map(|i| interface(&i.name, i.mode)).collect();
     text += &field(0, "interfaces", FIELD, PLAIN, &super::joined(&interfaces));
+    if let Some(lease) = &agent.lease {
+        let style = if lease.ran_out.is_some() { WARN } else { PLAIN };
+        text += &field(0, "lease", FIELD, style, &lease_in_words(lease));
+    }
     if let Some(reload) = &agent.last_reload {
         let (word, style) = if reload.ok { ("done", PLAIN) } else { ("FAILED", BAD) };
         text += &field(0, "reload", FIELD, style, &format!("{word} at {}: {}", time(reload.at), reload.message));
@@ -64,9 +70,14 @@ fn one_service(service: &ServiceStatus, change: Option<&Change>) -> String {
     if let Some(flip) = &service.flip {
         text += &field(2, "FLIPPED", FIELD - 2, BAD, &flip_in_words(flip));
     }
+    if let Some(breaker) = &service.breaker {
+        let (style, text_of) = breaker_in_words(breaker);
+        text += &field(2, "breaker", FIELD - 2, style, &text_of);
+    }
     let in_force = known(service.weights.in_force, |weight| weight.to_string());
     let weight = format!("{} asked by {}, {in_force} in force", service.weights.asked, service.weights.source.as_str());
     text += &field(2, "weight", FIELD - 2, PLAIN, &weight);
+    text += &service.rollout.as_ref().map(super::rollout::brief).unwrap_or_default();
     if let Some(share) = change.and_then(|change| measured(service, change)) {
         text += &field(2, "measured", FIELD - 2, PLAIN, &share);
     }
@@ -79,6 +90,7 @@ fn one_service(service: &ServiceStatus, change: Option<&Change>) -> String {
         text += &field(2, "refusals", FIELD - 2, PLAIN, &refusals.join(", "));
     }
     text += &alerts(2, &service.alerts);
+    text += &recent(service);
     text += &header(change.is_some());
     for cohort in &service.cohorts {
         text += &one_cohort(service, cohort, change);
@@ -98,6 +110,54 @@ fn flip_in_words(flip: &Flip) -> String {
     let cause = flip.cause.as_str();
     let reason = flip.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("since {} by {} ({cause}), established connections {existing}{reason}", time(flip.at), flip.by)
+}
+
+fn lease_in_words(lease: &LeaseStatus) -> String {
+    let milliseconds = |ms| humantime::format_duration(Duration::from_millis(ms)).to_string();
+    let (length, left) = (milliseconds(lease.length_ms), rate(lease.left_ms as f64 / 1_000.0));
+    let ran_out = lease.ran_out.map(|lapse| {
+        format!("; had run out at {} for {}, resume {}", time(lapse.at), milliseconds(lapse.lasted_ms), lease.resume.as_str())
+    });
+    format!("{length}, {left} s left{}", ran_out.unwrap_or_default())
+}
+
+fn breaker_in_words(breaker: &BreakerStatus) -> (Style, String) {
+    match (&breaker.trip, breaker.tripped) {
+        (Some(trip), _) => (BAD, format!("TRIPPED at {}: {}", time(trip.at), trip.reason)),
+        (None, true) => (BAD, "TRIPPED".to_owned()),
+        (None, false) => (PLAIN, "armed".to_owned()),
+    }
+}
+
+const RECENT_TITLES: [&str; 6] = ["NEW/s", "FAILED", "P50", "P90", "P99", "LIVE"];
+
+/// What the cohorts did lately: a row each. The times are those of handshakes.
+fn recent(service: &ServiceStatus) -> String {
+    let longest = service.cohorts.iter().filter_map(|cohort| cohort.recent.as_ref()).map(|recent| recent.window_ms).max();
+    let Some(window) = longest else { return String::new() };
+    let title = format!("LAST {} s", Duration::from_millis(window).as_secs_f64().round());
+    let mut cells = vec![left(title, NAME, DIM)];
+    cells.extend(RECENT_TITLES.iter().map(|title| right(*title, NUMBER)));
+    let mut text = row(2, &cells);
+    for cohort in &service.cohorts {
+        let mut cells = vec![left(cohort.cohort.as_str(), NAME, BOLD)];
+        cells.extend(did(cohort.recent.as_ref(), cohort.sums.as_ref()).into_iter().map(|cell| right(cell, NUMBER)));
+        text += &row(2, &cells);
+    }
+    text
+}
+
+fn did(recent: Option<&Recent>, sums: Option<&Counters>) -> [String; 6] {
+    let times = recent.and_then(|recent| recent.handshake);
+    let seconds = recent.map(|recent| recent.window_ms as f64 / 1_000.0).filter(|seconds| *seconds > 0.0);
+    [
+        known(recent.zip(seconds), |(recent, seconds)| rate(recent.attempts as f64 / seconds)),
+        known(recent.and_then(|recent| recent.failure_ratio), |ratio| format!("{:.2}%", ratio * 100.0)),
+        known(times.and_then(|times| times.p50_us), span),
+        known(times.and_then(|times| times.p90_us), span),
+        known(times.and_then(|times| times.p99_us), span),
+        known(sums.and_then(Counters::live), count),
+    ]
 }
 
 fn header(rates: bool) -> String {

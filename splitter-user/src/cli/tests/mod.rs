@@ -3,6 +3,8 @@
 mod help;
 mod outcome;
 mod output;
+mod rollout;
+mod simulate;
 mod watching;
 
 use std::{
@@ -35,12 +37,23 @@ struct Agent {
 
 impl Agent {
     fn start(core: Fake) -> Self {
-        let directory = TempDir::new().expect("a directory");
+        Self::start_in(TempDir::new().expect("a directory"), core)
+    }
+
+    /// Where another one was before.
+    fn start_in(directory: TempDir, core: Fake) -> Self {
         let (core, runtime) = (Arc::new(core), Runtime::new().expect("a runtime"));
         let (stop, stopping) = watch::channel(false);
         let socket = Socket::bind(&directory.path().join("agent.sock"), None).expect("bound");
         runtime.spawn(server::run(socket, Arc::clone(&core), server::Options::default(), stopping));
         Self { core, directory, stop, _runtime: runtime }
+    }
+
+    /// Ends it, with whatever it is doing.
+    fn end(self) -> TempDir {
+        let Self { directory, stop: _, _runtime: runtime, core: _ } = self;
+        drop(runtime);
+        directory
     }
 
     /// Runs a command line against it.

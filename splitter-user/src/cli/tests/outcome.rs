@@ -108,6 +108,7 @@ fn questions_ask_for_what_was_written() {
         "explain web --from [2001:db8::1]:7 --at 0.01%",
         "events",
         "trace web --from 198.51.100.0/24 --count 2",
+        "rollout status web",
     ] {
         assert_eq!(agent.splitter(line).code, Code::Ok, "{line}");
     }
@@ -124,6 +125,7 @@ fn questions_ask_for_what_was_written() {
             Asked::Explain(name("web"), explain),
             Asked::Events(false),
             Asked::Trace(name("web"), filter),
+            Asked::Rollout(name("web")),
         ]
     );
 }
@@ -168,7 +170,16 @@ fn every_exit_code_comes_with_its_error_and_its_hint() {
 #[test]
 fn without_an_agent_the_hint_says_how_to_start_one() {
     let nowhere = Path::new("/nonexistent/agent.sock");
-    for line in ["status", "weight web 5%", "events --follow", "trace web", "reload", "status --watch"] {
+    for line in [
+        "status",
+        "weight web 5%",
+        "events --follow",
+        "trace web",
+        "reload",
+        "status --watch",
+        "rollout start web",
+        "rollout status web --watch",
+    ] {
         let outcome = splitter(nowhere, line);
         assert_eq!((outcome.code, outcome.out.as_str()), (Code::NotReachable, ""), "{line}");
         let expected = "error: the agent is not running: nobody answers on /nonexistent/agent.sock\n\
@@ -206,6 +217,9 @@ fn a_wrong_command_line_asks_nobody_and_names_what_is_wrong() {
         ("status -o yaml", "invalid value 'yaml'"),
         ("stats", "tip: a similar subcommand exists: 'status'"),
         ("agent", "--config <FILE>"),
+        ("rollout wait web --timeout soon", "expected number at 0"),
+        ("rollout promot web", "a similar subcommand exists: 'promote'"),
+        ("rollout start", "<SERVICE>"),
         ("", "Usage: splitter"),
     ] {
         let outcome = agent.splitter(line);
@@ -255,6 +269,7 @@ fn a_stream_that_the_agent_ends_is_an_error_and_a_reader_who_has_seen_enough_is_
     assert_eq!(run_into(&socket, "trace web", &mut pipe, &mut Vec::new()), Code::Ok);
     assert_eq!(pipe.text.iter().filter(|byte| **byte == b'\n').count(), 3);
 
+    let events = crate::api::fake::events().len();
     let shown = Shared::default();
     let mut out = shown.clone();
     let following = std::thread::spawn(move || {
@@ -262,14 +277,14 @@ fn a_stream_that_the_agent_ends_is_an_error_and_a_reader_who_has_seen_enough_is_
         let code = run_into(&socket, "events --follow", &mut out, &mut err);
         (code, String::from_utf8(strip_bytes(&err).into_vec()).expect("text"))
     });
-    while shown.text().matches("by ").count() < 2 && !following.is_finished() {
+    while shown.text().matches("2026-03-01 ").count() < events && !following.is_finished() {
         std::thread::sleep(Duration::from_millis(1));
     }
     agent.stop.send(true).expect("the server listens");
     let (code, err) = following.join().expect("it ends");
     assert_eq!(code, Code::NotReachable, "{err}");
     assert!(err.contains("ended the stream"), "{err}");
-    assert_eq!(shown.text().matches("by ").count(), 2, "both events were shown");
+    assert_eq!(shown.text().matches("2026-03-01 ").count(), events, "all events were shown");
 }
 
 /// Output that can be read while it is written.

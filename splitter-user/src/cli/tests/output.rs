@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     api::{
-        fake::{events, explanation, networks, status, trace},
+        fake::{events, explanation, history, networks, rollout, status, trace},
         wire::{Event, TraceRecord},
     },
     cli::show,
@@ -22,6 +22,8 @@ fn people_read_this() {
         ("events", "events.txt"),
         ("trace web --count 2", "trace.txt"),
         ("doctor", "doctor.txt"),
+        ("rollout status web", "rollout.txt"),
+        ("history", "history.txt"),
     ] {
         let outcome = agent.splitter(line);
         assert_eq!(outcome.err, "", "{line}");
@@ -47,6 +49,8 @@ fn programs_read_the_types_of_the_api() {
     let lines = json("trace web --count 2 -o json");
     let read: Vec<TraceRecord> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(read, trace());
+    assert_eq!(json("rollout status web -o json"), pretty(serde_json::to_string_pretty(&rollout::status()).expect("JSON")));
+    assert_eq!(json("history -o json"), pretty(serde_json::to_string_pretty(&history()).expect("JSON")));
     let report: DoctorReport = serde_json::from_str(&json("doctor -o json")).expect("JSON");
     let names: Vec<_> = report.checks.iter().map(|check| check.name.as_str()).collect();
     assert_eq!(names, ["kernel", "agent", "native_xdp", "neighbour"]);

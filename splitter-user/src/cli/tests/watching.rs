@@ -53,7 +53,11 @@ fn a_watch_repeats_itself_until_nobody_reads_any_more() {
     assert_eq!(run_into(&socket, "status --watch", &mut pipe, &mut err), Code::Ok);
     let text = String::from_utf8(strip_bytes(&pipe.text).into_vec()).expect("text");
     assert_eq!((text.matches("agent       0.1.0").count(), err), (3, vec![]));
-    assert_eq!((text.matches("OPENED").count(), text.matches("NEW/s").count()), (2, 4), "two services; rates from the second on");
+    assert_eq!(
+        (text.matches("OPENED").count(), text.matches("FAIL/s").count()),
+        (2, 4),
+        "two services; rates from the second on"
+    );
     assert!(!pipe.text.windows(3).any(|bytes| bytes == b"\x1b[H"), "what isn't a terminal isn't redrawn");
 
     let mut pipe = Pipe { text: vec![], flushes: 2 };
@@ -100,7 +104,9 @@ fn add(status: &mut Status, cohort: Cohort, backend: &str, connections: u64) {
         opened: counters.opened + connections,
         ..*counters
     };
-    *cohort = crate::api::wire::CohortStatus::new(cohort.cohort, cohort.backends.clone());
+    let recent = cohort.recent.take();
+    *cohort =
+        crate::api::wire::CohortStatus { recent, ..crate::api::wire::CohortStatus::new(cohort.cohort, cohort.backends.clone()) };
 }
 
 fn show(now: &Status, before: &Status, milliseconds: u64) -> String {

@@ -1,11 +1,12 @@
 //! Each mistake has its own message, at its own place.
 
 mod mistakes;
+mod rollout;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use super::{Config, ConfigError, schema, schema::Presence};
-use crate::model::{Affinity, Breach, Cohort, Existing, Mode, Protocol, Timeouts, Weight};
+use super::{Config, ConfigError, Resume, schema, schema::Presence};
+use crate::model::{Affinity, Breach, Breaker, Cohort, Existing, Factor, Mode, OnLeaseExpiry, Plan, Protocol, Timeouts, Weight};
 
 #[test]
 fn what_dsr_and_udp_cannot_do_is_said() {
@@ -24,6 +25,8 @@ fn what_dsr_and_udp_cannot_do_is_said() {
             r#"splitter.toml:13:9: service "checkout", breach.reset: UDP has no RST, so there is nothing to count: limit timeout instead"#
         ]
     );
+    let refused = service().replace(r#""tcp""#, r#""udp""#) + "[service.breach]\nrefused = \"5%\"\n";
+    assert!(parse(&refused).is_ok(), "an ICMP error refuses an exchange");
     let port = service().replace(r#"mode = "nat""#, r#"mode = "dsr""#).replace("10.0.1.1:8080", "10.0.1.1:80");
     assert_eq!(
         problems(&port),
@@ -31,6 +34,61 @@ fn what_dsr_and_udp_cannot_do_is_said() {
             r#"splitter.toml:10:11: service "checkout", canary backend 1: 10.0.1.9:8080 has another port than the service: dsr rewrites no ports, so the backend must listen on 80"#
         ]
     );
+}
+
+#[test]
+fn a_breaker_limits_what_the_data_plane_sees() {
+    let breaker = "[service.breaker]\nrefused = \"5%\"\ntimeout = \"5%\"\nreset = \"5%\"\nretransmit = \"5%\"\n";
+    let place = r#"splitter.toml:12:1: service "checkout", breaker"#;
+    let tcp = service() + breaker;
+    assert!(parse(&tcp).is_ok(), "tcp in nat shows everything");
+    let dsr = |text: &str| text.replace(r#"mode = "nat""#, r#"mode = "dsr""#).replace(":8080", ":80");
+    let udp = |text: &str| text.replace(r#""tcp""#, r#""udp""#);
+    assert_eq!(
+        problems(&dsr(&tcp)),
+        [
+            r#"splitter.toml:13:11: service "checkout", breaker.refused: in dsr mode refusals go straight to the client, so they aren't seen: limit timeout instead"#,
+            r#"splitter.toml:15:9: service "checkout", breaker.reset: in dsr mode what the backend sends goes straight to the client, so its resets aren't seen: limit timeout or retransmit instead"#,
+        ]
+    );
+    assert_eq!(
+        problems(&udp(&tcp)),
+        [
+            r#"splitter.toml:15:9: service "checkout", breaker.reset: UDP has no RST, so there is nothing to count: limit timeout instead"#,
+            r#"splitter.toml:16:14: service "checkout", breaker.retransmit: UDP has no SYN to be sent again: limit timeout instead"#,
+        ]
+    );
+    let expected = format!(
+        "{place}: of UDP in dsr mode nothing is seen but the client's packets, so nothing can be limited: use mode nat, or leave the section out"
+    );
+    assert_eq!(problems(&udp(&dsr(&tcp))), [expected], "and not each limit as well");
+}
+
+#[test]
+fn a_lease_is_at_least_three_samples() {
+    let with = |agent: &str| format!("[agent]\ninterfaces = [\"eth0\"]\n{agent}\n");
+    let config = parse(&with("lease = \"500ms\"\nresume = \"manual\"")).expect("valid");
+    assert_eq!((config.agent.lease, config.agent.resume), (Duration::from_millis(500), Resume::Manual));
+    assert!(parse(&with("lease = \"3s\"\nsample_interval = \"1s\"")).is_ok());
+    let rest = "make it longer, or sample more often";
+    for (agent, expected) in [
+        ("lease = \"499ms\"", r#"3:9: [agent], lease: "499ms" is out of range: use 500ms to 10m"#.to_owned()),
+        (
+            "lease = \"2s\"\nsample_interval = \"700ms\"",
+            format!(
+                "3:9: [agent], lease: the lease is renewed with each sample, and 2s is less than 3 times sample_interval (700ms): {rest}"
+            ),
+        ),
+        (
+            "sample_interval = \"5s\"",
+            format!(
+                "1:1: [agent], lease: the lease is renewed with each sample, and 10s is less than 3 times sample_interval (5s): {rest}"
+            ),
+        ),
+        ("resume = \"never\"", r#"3:10: [agent], resume: "never" is unknown: use one of "auto", "manual""#.to_owned()),
+    ] {
+        assert_eq!(problems(&with(agent)), [format!("splitter.toml:{expected}")], "{agent}");
+    }
 }
 
 #[test]
@@ -78,7 +136,7 @@ fn each_mistake_outside_of_services_has_its_own_message() {
             "2:15: [agent], interfaces 1: \"a/b\" is not an interface's name: at most 15 characters, no blanks, \"/\" or \":\"; `ip link` lists them",
         ),
         ("[agnet]\ninterfaces = [\"eth0\"]", r#"1:2: unknown key "agnet", did you mean "agent"?"#),
-        (&format!("{agent}[cluster]\n"), r#"3:2: unknown key "cluster", the file takes agent, nat, tables, service"#),
+        (&format!("{agent}[cluster]\n"), r#"3:2: unknown key "cluster", the file takes agent, nat, tables, notify, service"#),
         (&format!("{agent}[service]\nname = \"x\"\n"), "3:1: services are a list: write [[service]], with two brackets"),
         (
             &format!("{agent}xdp_mode = \"fast\""),
@@ -190,12 +248,12 @@ fn what_the_tables_cannot_hold_is_refused() {
 
 #[test]
 fn a_window_is_at_least_a_sample() {
-    let text = service().replace("[[service]]", "sample_interval = \"5s\"\n[[service]]")
+    let text = service().replace("[[service]]", "sample_interval = \"5s\"\nlease = \"1m\"\n[[service]]")
         + "breach = { timeout = \"5%\", window = \"2s\" }\n";
     assert_eq!(
         problems(&text),
         [
-            r#"splitter.toml:13:37: service "checkout", breach.window: the window is shorter than [agent] sample_interval (5s): make it at least as long"#
+            r#"splitter.toml:14:37: service "checkout", breach.window: the window is shorter than [agent] sample_interval (5s): make it at least as long"#
         ]
     );
 }
@@ -258,8 +316,43 @@ fn a_configuration_means_what_it_says() {
         existing: Existing::Reset,
     };
     assert_eq!(checkout.breach, Some(breach));
+    let breaker = Breaker {
+        refused: Some(five),
+        timeout: Some(five),
+        reset: Some(five),
+        retransmit: Some("20%".parse().expect("a weight")),
+        min_attempts: 20,
+        window: Duration::from_secs(10),
+        stable_factor: Factor::from_hundredths(200),
+        existing: Existing::Reset,
+    };
+    assert_eq!((checkout.breaker, checkout.on_lease_expiry), (Some(breaker), OnLeaseExpiry::Stable));
     assert_eq!(dns.address, "[fd00::10]:53".parse::<SocketAddr>().expect("an address"));
     assert_eq!((dns.timeouts, dns.breach, dns.weight), (Timeouts::default(), None, Weight::ZERO));
+}
+
+#[test]
+fn the_example_is_valid_with_what_its_comments_hold() {
+    // A comment that is a key or a heading is an example; others are prose.
+    let is_toml = |text: &str| {
+        let key = text
+            .split_once(" = ")
+            .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || "_.0123456789".contains(c)));
+        key || text.starts_with('[')
+    };
+    let example = include_str!("../../../../deploy/splitter.example.toml");
+    let text: String = example
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line).to_owned() + "\n")
+        .collect();
+    assert_eq!(text.lines().filter(|line| line.starts_with("# ")).count(), 4, "prose: {text}");
+    let config = Config::parse_with(&text, "splitter.toml", |_| Ok("# nobody\n".to_owned())).expect("valid");
+    let plan = config.services[0].rollout.as_ref().expect("a plan");
+    let minimal = service() + "[service.rollout]\nsteps = [\"100%\"]\n";
+    let defaults = parse(&minimal).expect("valid").services[0].rollout.clone().expect("a plan");
+    assert_eq!((plan.steps.len(), plan.checks.len(), config.notify.len()), (5, 2, 2));
+    let plain = Plan { steps: defaults.steps.clone(), checks: Vec::new(), ..plan.clone() };
+    assert_eq!(plain, defaults, "the example writes the defaults");
 }
 
 #[test]
@@ -285,6 +378,7 @@ fn every_key_of_the_schema_is_read() {
             // A date is no key's type.
             let wrong = format!("{} = 1979-05-27", key.name);
             let agent = "[agent]\ninterfaces = [\"eth0\"]\n";
+            let steps = "steps = [\"100%\"]";
             let head = "name = \"a\"\nprotocol = \"tcp\"\naddress = \"10.0.0.1:80\"\nstable = [\"10.0.1.1:80\"]\n";
             let without: String = head
                 .lines()
@@ -300,7 +394,36 @@ fn every_key_of_the_schema_is_read() {
                 "[[service]]" => format!("{agent}[[service]]\n{without}{wrong}"),
                 "a backend" if key.name == "address" => format!("{agent}[[service]]\n{head}canary = [{{ {wrong} }}]"),
                 "a backend" => format!("{agent}[[service]]\n{head}canary = [{{ address = \"10.0.1.2:80\", {wrong} }}]"),
-                heading @ ("[service.timeouts]" | "[service.breach]") => format!("{agent}[[service]]\n{head}{heading}\n{wrong}"),
+                heading @ ("[service.timeouts]" | "[service.breach]" | "[service.breaker]") => {
+                    format!("{agent}[[service]]\n{head}{heading}\n{wrong}")
+                }
+                "[service.rollout]" if key.name == "steps" => format!("{agent}[[service]]\n{head}{}\n{wrong}", section.heading),
+                "[service.rollout]" => format!("{agent}[[service]]\n{head}{}\n{steps}\n{wrong}", section.heading),
+                "a step" if key.name == "weight" => format!("{agent}[[service]]\n{head}rollout.steps = [{{ {wrong} }}]"),
+                "a step" => format!("{agent}[[service]]\n{head}rollout.steps = [{{ weight = \"5%\", {wrong} }}]"),
+                "[service.rollout.compare]" => {
+                    format!("{agent}[[service]]\n{head}rollout.{steps}\n{}\n{wrong}", section.heading)
+                }
+                "[[service.rollout.check]]" | "[[notify]]" => {
+                    let whole = "name = \"a\"\npromql = \"up\"\nurl = \"http://a\"\nmax = 1\n";
+                    let fields = match (section.heading, key.name) {
+                        ("[[notify]]", "url_file") => "name = \"a\"\n",
+                        ("[[notify]]", _) => "name = \"a\"\nurl = \"http://a\"\n",
+                        (_, "webhook") => "name = \"a\"\n",
+                        (_, _) => whole,
+                    };
+                    let fields: String = fields
+                        .lines()
+                        .filter(|line| !line.starts_with(&format!("{} ", key.name)))
+                        .map(|line| format!("{line}\n"))
+                        .collect();
+                    let service = if section.heading == "[[notify]]" {
+                        String::new()
+                    } else {
+                        format!("[[service]]\n{head}rollout.{steps}\n")
+                    };
+                    format!("{agent}{service}{}\n{fields}{wrong}", section.heading)
+                }
                 heading => panic!("{heading} is not tried"),
             };
             let lines = problems(&text);

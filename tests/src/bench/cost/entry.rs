@@ -1,6 +1,6 @@
 //! The bench's own programs, which make each run's packet and then call the program that ships, or an empty one.
 //!
-//! See `splitter-ebpf/src/bin/bench.rs`.
+//! See `splitter-ebpf/src/bin/bench_entry.rs`.
 
 use std::{
     env, fs,
@@ -16,8 +16,7 @@ use aya::{
 };
 use splitter_ebpf::bench::{Flow, Plan, target};
 
-use super::memory::Memory;
-use crate::rig::Rig;
+use crate::rig::{Rig, memory::Memory};
 
 /// The object's place in cargo's target directory.
 const OBJECT: &str = "bpf-bench/bench.o";
@@ -32,8 +31,8 @@ pub enum Callee {
     Empty,
     /// The program that ships.
     Shipped,
-    /// The other build.
-    Other,
+    /// Another build: that of this number.
+    Other(usize),
 }
 
 /// The entry programs, on a rig's maps.
@@ -41,10 +40,10 @@ pub struct Entry {
     ebpf: Ebpf,
     plan: Memory,
     flows: Memory,
-    _programs: ProgramArray<aya::maps::MapData>,
+    programs: ProgramArray<aya::maps::MapData>,
     multi_buffer: bool,
-    /// Another build of the program that ships.
-    _other: Option<Ebpf>,
+    /// Other builds of the program that ships, and the program of each to be called.
+    others: Vec<(Ebpf, ProgramFd)>,
 }
 
 /// What a measurement says.
@@ -57,12 +56,12 @@ pub struct Measured {
 }
 
 impl Entry {
-    /// Loads them in front of the rig's program, with room for so many flows. `other`: another build's object, put on the same maps.
+    /// Loads them in front of the rig's program, with room for so many flows. `others`: other builds' objects, put on the same maps.
     ///
     /// # Errors
     /// The object isn't built, or the kernel refuses something.
-    pub fn open(rig: &mut Rig, multi_buffer: bool, flows: usize, other: Option<&Path>) -> Result<Self> {
-        let object = find()?;
+    pub fn open(rig: &mut Rig, multi_buffer: bool, flows: usize, others: &[&Path]) -> Result<Self> {
+        let object = find(OBJECT)?;
         let mut loader = EbpfLoader::new();
         loader.default_map_pin_directory(rig.maps()).map_max_entries("FLOWS", u32::try_from(flows.max(1))?);
         let object = fs::read(&object).with_context(|| format!("reading {}", object.display()))?;
@@ -76,11 +75,9 @@ impl Entry {
         let shipped = rig.dataplane().program(multi_buffer)?.fd()?.try_clone()?;
         programs.set(target::SHIPPED, &shipped, 0).context("the program that ships, to call")?;
         let mut entries = vec![Callee::Empty, Callee::Shipped];
-        let mut other = other.map(|path| load_other(path, rig.maps())).transpose()?;
-        if let Some(ebpf) = &mut other {
-            let fd = load(ebpf, if multi_buffer { "splitter_frags" } else { "splitter" })?;
-            programs.set(target::OTHER, &fd, 0).context("the other build's program, to call")?;
-            entries.push(Callee::Other);
+        let others = others.iter().map(|path| load_other(path, rig.maps(), multi_buffer)).collect::<Result<Vec<_>>>()?;
+        if !others.is_empty() {
+            entries.push(Callee::Other(0));
         }
         for callee in entries {
             load(&mut ebpf, name(callee, multi_buffer))?;
@@ -90,7 +87,7 @@ impl Entry {
             Some(_) | None => bail!("the bench's object has no array {name}"),
         };
         let (plan, flows) = (map("PLAN")?, map("FLOWS")?);
-        Ok(Self { plan, flows, ebpf, _programs: programs, multi_buffer, _other: other })
+        Ok(Self { plan, flows, ebpf, programs, multi_buffer, others })
     }
 
     /// What is done before each run.
@@ -136,6 +133,10 @@ impl Entry {
         self.plan.octets()[next..next + 4].fill(0);
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, u32::try_from(frame.len())?, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+        if let Callee::Other(number) = callee {
+            let (_, program) = self.others.get(number).with_context(|| format!("no build of number {number}"))?;
+            self.programs.set(target::OTHER, program, 0).context("the other build's program, to call")?;
+        }
         let name = name(callee, self.multi_buffer);
         let program: &Xdp = self.ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?;
         let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat: runs, ..TestRunOptions::new() };
@@ -148,10 +149,10 @@ const fn name(callee: Callee, multi_buffer: bool) -> &'static str {
     match (callee, multi_buffer) {
         (Callee::Empty, false) => "bench_empty",
         (Callee::Shipped, false) => "bench_shipped",
-        (Callee::Other, false) => "bench_other",
+        (Callee::Other(_), false) => "bench_other",
         (Callee::Empty, true) => "bench_empty_frags",
         (Callee::Shipped, true) => "bench_shipped_frags",
-        (Callee::Other, true) => "bench_other_frags",
+        (Callee::Other(_), true) => "bench_other_frags",
     }
 }
 
@@ -162,14 +163,19 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
 }
 
 /// Another build on the same maps, as an agent of another version would adopt them.
-fn load_other(object: &Path, maps: &Path) -> Result<Ebpf> {
+fn load_other(object: &Path, maps: &Path, multi_buffer: bool) -> Result<(Ebpf, ProgramFd)> {
     let octets = fs::read(object).with_context(|| format!("reading {}", object.display()))?;
-    EbpfLoader::new().default_map_pin_directory(maps).load(&octets).with_context(|| format!("loading {}", object.display()))
+    let mut loader = EbpfLoader::new();
+    let mut ebpf =
+        loader.default_map_pin_directory(maps).load(&octets).with_context(|| format!("loading {}", object.display()))?;
+    let program = load(&mut ebpf, if multi_buffer { "splitter_frags" } else { "splitter" })
+        .with_context(|| format!("the program of {}", object.display()))?;
+    Ok((ebpf, program))
 }
 
-/// The object of the bench's programs: in the target directory that this program was built into.
-fn find() -> Result<PathBuf> {
+/// An object that `cargo xtask bench` builds: in the target directory that this program was built into.
+pub fn find(object: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("this program doesn't know its own path")?;
-    let found = own.ancestors().map(|directory| directory.join(OBJECT)).find(|path| path.is_file());
-    found.with_context(|| format!("no {OBJECT} in the target directory; `cargo xtask bench` builds it"))
+    let found = own.ancestors().map(|directory| directory.join(object)).find(|path| path.is_file());
+    found.with_context(|| format!("no {object} in the target directory; `cargo xtask bench` builds it"))
 }

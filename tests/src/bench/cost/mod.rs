@@ -11,21 +11,23 @@
 mod case;
 mod entry;
 mod measure;
-mod memory;
 mod moved;
 mod stage;
+pub mod steps;
 mod traffic;
+
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context, Result, ensure};
 use splitter_user::config::Tables;
 
 use self::{
     case::Case,
-    measure::{Effort, Session},
+    measure::{Build, Effort, Session},
     stage::{Setting, Stage},
 };
 use super::{options::Options, report::Cost, stats::Spread};
-use crate::rig;
+use crate::{oracle::World, rig};
 
 /// A row, and what another build of the program has to say to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,27 +59,24 @@ pub fn rehearse(options: &Options) -> Result<Vec<Row>> {
 const ROOM: Tables = Tables { services: 64, backends: 256, connections: 1 << 16, networks: 2_048 };
 
 /// Every case of one flow and one service, with as few runs as will do where the clock counts instructions and is the same each time. Stages share a
-/// data plane as far as its NAT addresses and ports allow, for making one takes most of the time.
+/// data plane as far as its NAT ports allow, for making one takes most of the time.
 ///
 /// # Errors
 /// As [`run`].
 pub fn count(mut each: impl FnMut(&Row) -> Result<()> + Send) -> Result<()> {
     let cases: Vec<Case> = case::all().into_iter().filter(|case| case.flows == 1 && case.stage.services == 1).collect();
-    for ipv4 in [true, false] {
-        for few_ports in [false, true] {
-            let shares = |case: &&Case| case.stage.ipv4 == ipv4 && (case.stage.setting == Setting::FewPorts) == few_ports;
-            let cases: Vec<&Case> = cases.iter().filter(shares).collect();
-            let first = cases.first().context("no case")?.stage.world();
-            rig::with(&first, ROOM, |rig| {
-                for case in cases {
-                    rig.apply(&case.stage.world())?;
-                    let row =
-                        Session::new(rig, case.stage, Effort::COUNT, None)?.measure(case).with_context(|| case.name.clone())?;
-                    each(&row)?;
-                }
-                Ok(())
-            })?;
-        }
+    for few_ports in [false, true] {
+        let cases: Vec<&Case> = cases.iter().filter(|case| (case.stage.setting == Setting::FewPorts) == few_ports).collect();
+        let worlds = || cases.iter().map(|case| case.stage.world());
+        let both: BTreeSet<IpAddr> = worlds().flat_map(|world| world.nat_addresses).collect();
+        let first = World { nat_addresses: both.into_iter().collect(), ..worlds().next().context("no case")? };
+        rig::with(&first, ROOM, |rig| {
+            for case in &cases {
+                let row = Session::new(rig, case.stage, Effort::COUNT, &[])?.measure(case).with_context(|| case.name.clone())?;
+                each(&row)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -91,11 +90,13 @@ fn measure(options: &Options, effort: Effort) -> Result<Vec<Row>> {
             stages.push(case.stage);
         }
     }
+    let other = options.object.iter().map(|object| Build { object: object.clone(), ends: false, uncounted: &[] });
+    let others: Vec<Build> = other.collect();
     let mut rows: Vec<(usize, Row)> = Vec::new();
     for stage in stages {
         let cases: Vec<_> = cases.iter().enumerate().filter(|(_, case)| case.stage == stage).collect();
         let measured = rig::with(&stage.world(), stage.tables(), |rig| {
-            let mut session = Session::new(rig, stage, effort, options.object.as_deref())?;
+            let mut session = Session::new(rig, stage, effort, &others)?;
             let mut measured = Vec::new();
             for (place, case) in cases {
                 let row = session

@@ -54,6 +54,12 @@ impl Moved {
         Self(moved.filter(|(_, count)| *count > 0).collect())
     }
 
+    /// All but these.
+    pub fn without(mut self, names: &[&str]) -> Self {
+        self.0.retain(|name, _| !names.contains(&name.as_str()));
+        self
+    }
+
     /// One of them.
     pub fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)

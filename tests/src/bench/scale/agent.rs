@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use splitter_user::{
-    agent::{self, Kernel, OpenFailure, OpenFailureKind, Parts, Signal},
+    agent::{self, Kernel, OpenFailure, OpenFailureKind, Parts, Signal, clock},
     api::{client::Client, wire::FlipRequest},
     config::{self, Config},
     dataplane::kernel,
     model::{Existing, Mode, ServiceName, Weight},
     neighbor::{self, Watcher},
-    store::{FileStore, Store},
+    store::{FileHistory, FileStore, Store},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -184,6 +184,10 @@ impl Site {
             config: config::load(&file)?,
             source: Arc::new(move || config::load(&file)),
             store: Box::new(|config| Ok(Box::new(FileStore::open(&config.agent.state_directory)?) as Box<dyn Store>)),
+            history: Box::new(|config| {
+                let (history, opening) = FileHistory::open(&config.agent.state_directory, clock::now().at);
+                (Arc::new(history), opening.warnings())
+            }),
             open: Box::new(open),
             ways: Box::new(|| Ok(Kernel::from(Watcher::start(neighbor::Settings::default())?))),
             detach: true,

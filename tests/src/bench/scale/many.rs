@@ -8,7 +8,7 @@ use std::{
 
 use splitter_user::{
     dataplane::{ServiceKey, WantedBackend, WantedService},
-    model::{Affinity, BackendWeight, Cohort, Mode, Protocol, Seed, Timeouts, Weight},
+    model::{Affinity, BackendWeight, Cohort, Mode, OnLeaseExpiry, Protocol, Seed, Timeouts, Weight},
     neighbor::Way,
 };
 
@@ -37,6 +37,8 @@ pub fn service(number: u32, first: u32, backends: u32, mode: Mode) -> WantedServ
         timeouts: Timeouts { connect: HOUR, established: HOUR, udp: HOUR, closing: HOUR },
         weight: Weight::from_basis_points(1_000).expect("a tenth is a weight"),
         flip: None,
+        breaker: None,
+        on_lease_expiry: OnLeaseExpiry::default(),
         backends: (0..backends).map(|place| backend(first + place, cohort(place), mode)).collect(),
         always_canary: BTreeSet::new(),
         never_canary: BTreeSet::new(),

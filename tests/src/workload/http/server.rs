@@ -16,6 +16,7 @@ use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::AsyncReadExt,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -45,6 +46,8 @@ pub enum Mode {
     /// Listens, but accepts nothing: the kernel completes handshakes until the backlog is full, and nobody
     /// answers a request.
     Hang,
+    /// Accepts, and resets the connection at the first byte that comes.
+    Reset,
 }
 
 /// What a server has seen since it was started.
@@ -156,20 +159,25 @@ async fn serve(
                         open.clear();
                         Ok(())
                     }
-                    Mode::Serve | Mode::Hang if open.is_empty() => addresses
+                    Mode::Serve | Mode::Hang | Mode::Reset if open.is_empty() => addresses
                         .iter()
                         .map(|address| listen(*address))
                         .collect::<io::Result<Vec<_>>>()
                         .map(|listeners| open = listeners),
-                    Mode::Serve | Mode::Hang => Ok(()),
+                    Mode::Serve | Mode::Hang | Mode::Reset => Ok(()),
                 };
                 // Whoever asked may have stopped waiting, by a panic only.
                 drop(command.done.send(done));
             }
-            accepted = accept(&open), if mode == Mode::Serve => match accepted {
+            accepted = accept(&open), if matches!(mode, Mode::Serve | Mode::Reset) => match accepted {
                 Ok(stream) => {
                     shared.connections.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(converse(Arc::clone(&shared), stream, end.clone()));
+                    match mode {
+                        Mode::Reset => connections.spawn(reset(stream, end.clone())),
+                        Mode::Serve | Mode::Refuse | Mode::Hang => {
+                            connections.spawn(converse(Arc::clone(&shared), stream, end.clone()))
+                        }
+                    };
                 }
                 // The client was gone before it was accepted, or descriptors are used up for a moment.
                 Err(error) => {
@@ -189,6 +197,18 @@ async fn accept(listeners: &[tokio::net::TcpListener]) -> io::Result<tokio::net:
     let accepting = listeners.iter().map(|listener| Box::pin(listener.accept()));
     let (accepted, _, _) = futures::future::select_all(accepting).await;
     accepted.map(|(stream, _)| stream)
+}
+
+/// Closed without a lingering, a socket answers with a RST.
+async fn reset(mut stream: tokio::net::TcpStream, mut end: watch::Receiver<bool>) {
+    tokio::select! {
+        // Whatever comes, a client's own end included, the answer is the same.
+        read = stream.read_u8() => drop(read),
+        _ = end.wait_for(|ended| *ended) => {}
+    }
+    if let Err(error) = stream.set_zero_linger() {
+        eprintln!("http server: closes instead of resetting: {error}");
+    }
 }
 
 async fn converse(shared: Arc<Shared>, stream: tokio::net::TcpStream, mut end: watch::Receiver<bool>) {

@@ -43,6 +43,16 @@ impl Prometheus {
     /// # Errors
     /// When it is not installed or does not come up, with what it wrote.
     pub fn start(namespace: &Namespace, targets: &[SocketAddr]) -> Result<Self> {
+        // Free at this moment, and nobody else takes ports in a lab's namespace.
+        let free = namespace.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr())?;
+        Self::start_at(namespace, free.map_err(LabError::io("find a free port"))?, targets)
+    }
+
+    /// The same, on an address of one's own.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_at(namespace: &Namespace, address: SocketAddr, targets: &[SocketAddr]) -> Result<Self> {
         let mut command = program("prometheus", "prometheus")?;
         let directory = tempfile::Builder::new().prefix("prometheus").tempdir().map_err(LabError::io("make a directory"))?;
         let root = directory.path();
@@ -52,9 +62,6 @@ impl Prometheus {
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n- job_name: lab\n  static_configs:\n  - targets: [{quoted}]\n"
         );
         fs::write(&configuration, text).map_err(LabError::io(format!("write {}", configuration.display())))?;
-        // Free at this moment, and nobody else takes ports in a lab's namespace.
-        let free = namespace.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr())?;
-        let address = free.map_err(LabError::io("find a free port"))?;
         let log_file = File::create(&log).map_err(LabError::io(format!("create {}", log.display())))?;
         command.arg(format!("--config.file={}", configuration.display()));
         command.arg(format!("--storage.tsdb.path={}", root.join("data").display()));
