@@ -468,8 +468,8 @@ fn retire(dataplane: &KernelDataplane, services: &[u32]) {
         maps.services.set_field(*number as usize, offset_of!(Service, in_use), 0_u8);
     }
     // The sweep forgets what belongs to nobody; the time doesn't matter to that.
-    match clock::now(&dataplane.loaded.ebpf, maps.settings.read(0).stamp_shift) {
-        Ok(now) => drop(sweep::sweep(maps, now)),
+    match dataplane.clock() {
+        Ok(clock) => drop(sweep::sweep(maps, &clock)),
         Err(error) => tracing::error!(%error, "connections of removed services are left to the next sweep"),
     }
 }

@@ -36,7 +36,8 @@ use super::{
     mapped::Mapped,
     networks::Networks,
     numbers::{CONTROL, NumberedService, Numbers},
-    signals, sweep,
+    signals,
+    sweep::{self, Clock},
     trace::{self, Reports},
 };
 pub use super::{
@@ -248,6 +249,13 @@ impl KernelDataplane {
             let control = self.control(service.number);
             control.store(Control(control.load()).with_trace(false).0);
         }
+    }
+
+    /// The time for a walk through the tables that begins now.
+    pub(super) fn clock(&self) -> Result<Clock<fn() -> Moment>, OpenError> {
+        let began = clock::moment();
+        let now = clock::now(&self.loaded.ebpf, self.loaded.maps.settings.read(0).stamp_shift)?;
+        Ok(Clock::new(now, began, clock::moment))
     }
 
     /// Counters of a backend, all CPUs and the sweep together.
@@ -467,17 +475,15 @@ impl Dataplane for KernelDataplane {
     }
 
     fn sweep(&mut self) -> Live {
-        let maps = &self.loaded.maps;
-        let shift = maps.settings.read(0).stamp_shift;
-        let now = match clock::now(&self.loaded.ebpf, shift) {
-            Ok(now) => now,
+        let clock = match self.clock() {
+            Ok(clock) => clock,
             Err(error) => {
                 // Without the time nothing can be said to have expired: the next sweep may know it.
                 tracing::error!(%error, "the sweep was left out");
                 return Live::default();
             }
         };
-        let found = sweep::sweep(maps, now);
+        let found = sweep::sweep(&self.loaded.maps, &clock);
         super::apply::forget_drained(self, &found);
         let live = |number: u32| found.live.get(number as usize).copied().unwrap_or(0);
         Live {

@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use splitter_ebpf::{
     abi::{BUCKET, BackendCounters, Slot, flags},
     affinity::{self, Limits, Now, Word},
+    moment::Moment,
     tcp::SlotWord,
 };
 
@@ -49,8 +50,41 @@ struct Ages {
     udp: bool,
 }
 
+/// So long after its beginning a walk still judges silence by the time that it began with. A stamp that is ahead by less than a minute is told from an old one.
+const PATIENCE_NS: u64 = 30_000_000_000;
+
+/// The time by which entries are judged.
+///
+/// A walk may take long: its process can be stopped in the middle, or find no processor. What is written meanwhile is ahead of the time with which the walk began, and by
+/// clocks that wrap what is far ahead looks very old. So whatever seems to be over is judged once more by a time that is read *after* its word was.
+pub struct Clock<F> {
+    now: Now,
+    began: Moment,
+    read: F,
+}
+
+impl<F: Fn() -> Moment> Clock<F> {
+    /// The present, `read` on the monotonic clock just before `now` was.
+    pub fn new(now: Now, began: Moment, read: F) -> Self {
+        Self { now, began, read }
+    }
+
+    /// Whether an entry whose word has been read is over.
+    fn is_over(&self, word: Word, limits: Limits) -> bool {
+        if !affinity::yields(word, limits, self.now).is_free() {
+            return false;
+        }
+        let later = (self.read)();
+        if later.0.saturating_sub(self.began.0) > PATIENCE_NS {
+            // The next walk can tell.
+            return false;
+        }
+        affinity::yields(word, limits, Now { stamp: self.now.stamp, fine: later.fine() }).is_free()
+    }
+}
+
 /// Walks both tables. Entries of backends and services that aren't in use are forgotten.
-pub fn sweep(maps: &Maps, now: Now) -> Found {
+pub fn sweep(maps: &Maps, clock: &Clock<impl Fn() -> Moment>) -> Found {
     let services: Vec<Option<Ages>> = (0..maps.services.len()).map(|number| ages(maps, number)).collect();
     let owners: Vec<Option<usize>> = (0..maps.backends.len()).map(|number| owner(maps, number)).collect();
     let mut found = Found { live: vec![0; owners.len()], held: vec![0; owners.len()], ..Found::default() };
@@ -63,7 +97,7 @@ pub fn sweep(maps: &Maps, now: Now) -> Found {
             let word = Word(raw);
             let backend = word.value() as usize;
             let ages = owners.get(backend).copied().flatten().and_then(|service| services[service]);
-            let fate = ages.map_or(Fate::Gone(Loss::Nothing), |ages| word_fate(word, ages, now));
+            let fate = ages.map_or(Fate::Gone(Loss::Nothing), |ages| word_fate(word, ages, clock));
             if settle(maps, &mut found, backend, fate, |new| cell.replace(raw, new)) {
                 found.words += 1;
             }
@@ -80,7 +114,7 @@ pub fn sweep(maps: &Maps, now: Now) -> Found {
         let home = maps.slots.field::<u32>(index, offset_of!(Slot, home));
         let belongs = owners.get(backend).copied().flatten() == Some(service);
         let ages = services.get(service).copied().flatten().filter(|_| belongs);
-        let fate = ages.map_or(Fate::Gone(Loss::Nothing), |ages| slot_fate(SlotWord(raw), ages, now));
+        let fate = ages.map_or(Fate::Gone(Loss::Nothing), |ages| slot_fate(SlotWord(raw), ages, clock));
         let forget = |new| {
             let forgotten = cell.replace(raw, new);
             if forgotten {
@@ -137,8 +171,8 @@ fn owner(maps: &Maps, number: usize) -> Option<usize> {
     (backend.in_use != 0).then_some(usize::from(backend.service))
 }
 
-fn word_fate(word: Word, ages: Ages, now: Now) -> Fate {
-    if affinity::yields(word, ages.limits, now).is_free() {
+fn word_fate(word: Word, ages: Ages, clock: &Clock<impl Fn() -> Moment>) -> Fate {
+    if clock.is_over(word, ages.limits) {
         return Fate::Gone(match word.state() {
             // A UDP exchange of which only one side is seen can't be said to have failed.
             Some(affinity::State::Embryonic) if ages.udp => Loss::Nothing,
@@ -150,9 +184,9 @@ fn word_fate(word: Word, ages: Ages, now: Now) -> Fate {
     lives(word)
 }
 
-fn slot_fate(word: SlotWord, ages: Ages, now: Now) -> Fate {
+fn slot_fate(word: SlotWord, ages: Ages, clock: &Clock<impl Fn() -> Moment>) -> Fate {
     let seen = word.seen();
-    if affinity::yields(seen, ages.limits, now).is_free() {
+    if clock.is_over(seen, ages.limits) {
         return Fate::Gone(match seen.state() {
             Some(affinity::State::Embryonic) => Loss::Attempt,
             Some(affinity::State::Established) => Loss::Connection,
@@ -180,5 +214,50 @@ fn clear_home(maps: &Maps, home: u32, index: usize) {
     if raw != 0 && Word(raw).value() as usize == index {
         // Lost to a packet that came meanwhile: then it's no longer this slot's.
         let _cleared = cell.replace(raw, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use splitter_ebpf::{affinity::State, hash::Hash, moment::FINE_NS, stamp::Stamp};
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const BEGAN: Moment = Moment(5_000 * SECOND);
+    const LIMITS: Limits = Limits { embryonic: (3 * SECOND / FINE_NS) as u16, established: 3_600, closing: 30 };
+
+    /// A walk that began at [`BEGAN`] and has come to a word so many seconds later.
+    fn after(seconds: u64) -> Clock<impl Fn() -> Moment> {
+        let now = Now { stamp: Stamp::of(5_000 << 8, 8), fine: BEGAN.fine() };
+        Clock::new(now, BEGAN, move || Moment(BEGAN.0 + seconds * SECOND))
+    }
+
+    fn attempt(begun: Moment) -> Word {
+        Word::attempt(Hash(0x1234_5678_9abc_def0), 7, begun.fine())
+    }
+
+    fn established(seconds: u64) -> Word {
+        attempt(BEGAN).touched(State::Established, Stamp::of(seconds << 8, 8))
+    }
+
+    #[test]
+    fn what_begins_while_a_walk_is_held_up_is_not_taken_for_old() {
+        for held_up in [0, 1, 2, 10, 29, 100, 300, 100_000] {
+            let begun = Moment(BEGAN.0 + held_up * SECOND);
+            assert!(!after(held_up).is_over(attempt(begun), LIMITS), "an attempt, {held_up} s");
+            let alive = established(5_000 + held_up);
+            assert!(!after(held_up).is_over(alive, LIMITS), "a connection, {held_up} s");
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_over_however_long_the_walk_takes_unless_it_takes_too_long_to_tell() {
+        let attempt = attempt(Moment(BEGAN.0 - 4 * SECOND));
+        let silent = established(200);
+        for (held_up, told) in [(0, true), (2, true), (29, true), (31, false)] {
+            assert_eq!(after(held_up).is_over(attempt, LIMITS), told, "{held_up} s");
+            assert_eq!(after(held_up).is_over(silent, LIMITS), told, "{held_up} s");
+        }
     }
 }
