@@ -104,7 +104,8 @@ fn a_prometheus_server_sees_exactly_what_the_load_sent() {
 fn refusals_flips_and_adoptions_are_counted_across_a_restart() {
     let mut site = Site::builder(Topology::TwoArmSwitched, Mode::Nat).weight("100%").start().expect("a site");
     site.server("canary1").set_web(http::Mode::Refuse).expect("it refuses");
-    assert_eq!(site.web_load(Family::V4, 70).expect("a load").summary().refused, 70);
+    let summary = site.web_load(Family::V4, 70).expect("a load").summary();
+    assert_eq!(summary.refused, 70, "{summary:?}");
     site.node.run(&["flip", "web4"]).expect("flipped");
     site.node.kill_and_restart().expect("it takes over");
     let value = |page: &str, series: &str| {

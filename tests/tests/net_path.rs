@@ -134,17 +134,28 @@ fn skipped(site: &Site, reason: &str) -> u64 {
 
 fn datagrams(site: &Site, length: usize) {
     for family in FAMILIES {
-        let load = udp_echo::Load::new(site.client(family), site.target(Kind::Udp, family), 20);
-        let load = udp_echo::Load { length, interval: Duration::from_millis(10), ..load };
-        let running = load.start(site.lab.client()).expect("a load");
-        thread::sleep(Duration::from_millis(500));
-        let report = udp_echo::Report::of(&running.stop().expect("it stops"));
+        // Who reassembles tells datagrams in IPv4 by addresses, protocol and 16 bits that each sender chooses for itself (RFC 6864, 5.2). Backends share the service's address toward
+        // the client, and in `nat` clients share the node's: of many exchanges at once some would be mixed up, however they're forwarded. So one comes after the other there;
+        // IPv6 has 32 bits.
+        let (turns, sockets) = if family == Family::V4 { (20, 1) } else { (1, 20) };
+        let mut exchanges = Vec::new();
+        for _ in 0..turns {
+            let load = udp_echo::Load::new(site.client(family), site.target(Kind::Udp, family), sockets);
+            let load = udp_echo::Load { length, interval: Duration::from_millis(5), ..load };
+            let running = load.start(site.lab.client()).expect("a load");
+            let deadline = Instant::now() + LIMIT;
+            while running.report().answered < 6 * sockets as u64 && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            exchanges.extend(running.stop().expect("it stops"));
+        }
+        let report = udp_echo::Report::of(&exchanges);
         let what = format!("{}, {family:?}: {report:?}", site.mode());
         assert_eq!((report.reached, report.wrong, report.moves), (20, 0, 0), "{what}");
         let unknown = skipped(site, "fragment_unknown");
         assert_eq!((report.lost, unknown), (0, 0), "{what}");
         // By chance, one of three may get none of twenty; that one gets all is one in a million.
-        assert!(report.answered > 100 && report.by_server.len() >= 2, "{what}");
+        assert!(report.answered >= 120 && report.by_server.len() >= 2, "{what}");
     }
 }
 

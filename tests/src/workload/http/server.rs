@@ -26,7 +26,7 @@ use crate::{
     lab::{LabError, Namespace, Result},
     workload::{
         Identity,
-        listen::{listen, listeners, watched},
+        listen::{close, listen, listeners, watched},
         stream::Stream,
         worker::{Stop, Worker},
     },
@@ -155,10 +155,7 @@ async fn serve(
                 let Some(command) = command else { break };
                 mode = command.mode;
                 let done = match mode {
-                    Mode::Refuse => {
-                        open.clear();
-                        Ok(())
-                    }
+                    Mode::Refuse => open.drain(..).try_for_each(|listener| close(&listener)),
                     Mode::Serve | Mode::Hang | Mode::Reset if open.is_empty() => addresses
                         .iter()
                         .map(|address| listen(*address))
