@@ -19,7 +19,8 @@ fn effective(status: &str) -> Option<u64> {
 
 fn missing_of(set: u64) -> Vec<&'static str> {
     let has = |number: u32| set >> number & 1 != 0;
-    NEEDED.into_iter().filter(|(_, number, old)| !has(*number) && !(*old && has(SYS_ADMIN))).map(|(name, ..)| name).collect()
+    let lacks = |(_, number, old): &(&str, u32, bool)| !(has(*number) || *old && has(SYS_ADMIN));
+    NEEDED.into_iter().filter(lacks).map(|(name, ..)| name).collect()
 }
 
 #[cfg(test)]

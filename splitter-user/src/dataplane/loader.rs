@@ -509,9 +509,10 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 pub(super) fn no_bpffs(directory: &Path, error: &io::Error) -> OpenError {
     if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() {
-        return match OpenError::not_permitted() {
-            OpenError::NotPermitted { missing } if missing.is_empty() => OpenError::NotOurs { directory: directory.to_owned() },
-            lacking => lacking,
+        let missing = capabilities::missing();
+        return match missing.is_empty() {
+            true => OpenError::NotOurs { directory: directory.to_owned() },
+            false => OpenError::NotPermitted { missing },
         };
     }
     OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() }
