@@ -1,8 +1,10 @@
 //! The keyed hash that gives a client its place.
 //!
 //! A service's own address, port and protocol are the same for all its packets, so only the client's side is hashed; the service
-//! is in the key. Three multiplications by odd numbers between xor-shifts, the shape of `SplitMix64`'s finaliser (Steele, Lea, Flood,
-//! "Fast splittable pseudorandom number generators", 2014), with one half of the key before and the other as a multiplier.
+//! is in the key. Multiplications by odd numbers, most of them secret, with a xor-shift or a swap of octets in between: a difference behind one of them depends on the
+//! seed, so nobody who has read this chooses it. What is public, the last multiplication, only spreads what is behind.
+//!
+//! Not a pseudo-random function, and not claimed to be one: `tests/adversary.rs` has what was tried against it.
 
 use crate::address::Address;
 
@@ -38,24 +40,26 @@ impl Hash {
 pub const ANY_PORT: u16 = 0;
 
 /// Hashes a client's address and port (as loaded from network order; [`ANY_PORT`] for the address alone).
+///
+/// An IPv4 client lies in 48 bits of one word, so all of them have different hashes. In IPv6 an outsider who owns a /64 chooses 64 bits and the port: were the low half not
+/// multiplied by a secret before the port comes in, he'd know which addresses the port makes equal again.
 #[inline(always)]
 #[must_use]
 pub const fn client(seed: [u64; 2], address: Address, port: u16) -> Hash {
     let mut hash = seed[0];
-    // A mapped IPv4 address leaves 16 bits of its low word free: the port fits in, one round does for both.
+    // A mapped IPv4 address leaves 16 bits of its low word free: the port fits in.
     if address.high != 0 || address.low as u32 != u32::from_ne_bytes([0, 0, 0xff, 0xff]) {
-        hash = (hash ^ address.high).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ address.high).wrapping_mul(seed[1] | 1);
         hash ^= hash >> 32;
-        hash = hash.wrapping_add(address.low).wrapping_mul(0x94d0_49bb_1331_11eb);
-        hash ^= hash >> 29;
+        hash = (hash ^ address.low).wrapping_mul(seed[0] | 1);
         hash ^= port as u64;
     } else {
         hash ^= address.low ^ port as u64;
     }
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(seed[1] | 1);
-    hash ^= hash >> 29;
-    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // The best mixed octets come lowest, from where the next multiplication spreads them.
+    hash = hash.swap_bytes().wrapping_mul(seed[0] | 1);
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
     Hash(hash ^ hash >> 32)

@@ -8,9 +8,14 @@
 //!                      └──────────────────────┴───────┬──────────┘
 //!                                                     ▼
 //!                                                  Closing ── SYN ──► (a new connection)
+//!                                                     │ whoever is said to have sent the RST goes on sending
+//!                                                     ▼
+//!                                                Established
 //! ```
 //!
-//! Closing connections are still forwarded; they only are forgotten sooner. So a forged RST breaks nothing here.
+//! Closing connections are still forwarded; they only are forgotten sooner. A RST is believed as long as the side that it's said to come from is silent: whoever has really sent one
+//! has nothing more to say (RFC 9293, 3.10.7.4), and whoever goes on had it forged. Only a connection that the backend was seen to answer comes to life like that, or three forged segments
+//! would be worth a handshake.
 
 use crate::{affinity, hash::Hash, moment::Ticks, stamp::Stamp};
 
@@ -80,6 +85,10 @@ pub enum Event {
     CompletedAndClosed,
     /// A SYN sent again.
     Retransmitted,
+    /// It was said to be over, and goes on.
+    Revived,
+    /// An attempt that none is: the backend has the connection already.
+    Recognized,
 }
 
 impl Event {
@@ -96,6 +105,8 @@ impl Event {
             Self::Closed => 6,
             Self::CompletedAndClosed => 7,
             Self::Retransmitted => 8,
+            Self::Revived => 9,
+            Self::Recognized => 10,
         }
     }
 
@@ -112,6 +123,8 @@ impl Event {
             6 => Some(Self::Closed),
             7 => Some(Self::CompletedAndClosed),
             8 => Some(Self::Retransmitted),
+            9 => Some(Self::Revived),
+            10 => Some(Self::Recognized),
             _ => None,
         }
     }
@@ -164,6 +177,8 @@ impl Change {
 /// | 5 | UDP |
 /// | 6, 7 | [phase](Timing) of an established connection: 0 nothing to measure, 1 the client's first octets are awaited, 2 the backend's |
 /// | 8–21 | [stamp](crate::stamp) of the latest packet |
+/// | 22, 23 | closing: a RST that is said to come from the client, from the backend |
+/// | 24 | closing, and an attempt [behind one that was ended by a RST](SlotWord::again): the backend has answered this client on this port |
 /// | 32–63 | when the attempt began; in phase 2 when the client's first octets passed, in [ticks](crate::moment::Ticks) |
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(transparent)]
@@ -176,6 +191,10 @@ const UDP: u64 = 1 << 5;
 const ASKS: u64 = 1 << 6;
 const ASKED: u64 = 1 << 7;
 const STAMP: u64 = 0x3fff << 8;
+const RST_CLIENT: u64 = 1 << 22;
+const RST_BACKEND: u64 = 1 << 23;
+const RSTS: u64 = RST_CLIENT | RST_BACKEND;
+const ANSWERED: u64 = 1 << 24;
 
 impl SlotWord {
     /// A slot just taken.
@@ -262,6 +281,28 @@ impl SlotWord {
     pub const fn with_state(self, state: State) -> Self {
         Self(self.0 & !7 | state as u64)
     }
+
+    /// The same, ended by a side: it's over for as long as that side is silent.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ended_by(self, side: Side) -> Self {
+        let answered = if matches!(self.state(), Some(State::Answered | State::Established)) { ANSWERED } else { 0 };
+        Self(self.with_state(State::Closing).0 | rst_of(side) | answered)
+    }
+
+    /// Whether nothing but a RST says that it's over, and the client has sent that one, or somebody in its name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_ended_by_client(self) -> bool {
+        matches!(self.state(), Some(State::Closing)) && self.0 & RSTS == RST_CLIENT && self.0 & FINS != FINS
+    }
+
+    /// An attempt on the port of a connection that only a RST said to be over: should another RST end the attempt as well, the connection comes to life all the same.
+    #[inline(always)]
+    #[must_use]
+    pub const fn again(self, older: Self) -> Self {
+        Self(self.0 | older.0 & ANSWERED)
+    }
 }
 
 /// What a segment with these flags and so much data makes of a slot's word. Most segments of an established connection change nothing.
@@ -282,6 +323,10 @@ pub const fn segment(word: SlotWord, side: Side, flags: u8, data: u32) -> Change
         (State::Embryonic, Side::Backend) if flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK => {
             Change { word: word.with_state(State::Answered), event: None, timing: Timing::Answered }
         }
+        // A challenge (RFC 5961, 4): the SYN wasn't the client's, or is one that the backend doesn't take for a new connection's.
+        (State::Embryonic, Side::Backend) if flags & (flag::SYN | flag::ACK | flag::FIN) == flag::ACK => {
+            Change::to(word.with_state(State::Established), Some(Event::Recognized))
+        }
         (State::Embryonic | State::Answered, Side::Client) if opens(flags) => Change::to(word, Some(Event::Retransmitted)),
         // The client's first segment after the SYN may carry data, and its FIN.
         (State::Answered, Side::Client) if flags & (flag::SYN | flag::ACK) == flag::ACK => {
@@ -297,8 +342,33 @@ pub const fn segment(word: SlotWord, side: Side, flags: u8, data: u32) -> Change
             Change { word: step.word.with_state(State::Closing), event: Some(Event::Closed), ..step }
         }
         (State::Established, Side::Client | Side::Backend) => talk(word, side, data),
-        (State::Embryonic | State::Answered | State::Closing, Side::Client | Side::Backend) => Change::to(word, None),
+        (State::Closing, Side::Client | Side::Backend) => goes_on_after(word, side, flags),
+        (State::Embryonic | State::Answered, Side::Client | Side::Backend) => Change::to(word, None),
     }
+}
+
+const fn rst_of(side: Side) -> u64 {
+    match side {
+        Side::Client => RST_CLIENT,
+        Side::Backend => RST_BACKEND,
+    }
+}
+
+/// A segment without RST on a connection that is said to be over.
+#[inline(always)]
+const fn goes_on_after(word: SlotWord, side: Side, flags: u8) -> Change {
+    if flags & flag::SYN != 0 {
+        // A SYN+ACK behind a RST: one of them is forged, or the client has given up meanwhile. What comes next tells.
+        let answers = matches!(side, Side::Backend) && flags & flag::ACK != 0 && word.0 & RSTS != 0;
+        return Change::to(SlotWord(word.0 | if answers { ANSWERED } else { 0 }), None);
+    }
+    let said = word.0 & rst_of(side) != 0;
+    let word = SlotWord(word.0 & !rst_of(side));
+    if said && word.0 & RSTS == 0 && word.0 & ANSWERED != 0 && word.0 & FINS != FINS {
+        let alive = SlotWord(word.0 & !(ANSWERED | ASKS | ASKED)).with_state(State::Established);
+        return Change::to(alive, Some(Event::Revived));
+    }
+    Change::to(word, None)
 }
 
 /// A RST. Before the client has heard of the backend it takes none that acknowledges nothing (RFC 9293, 3.10.7.3), so that none such ends the attempt.
@@ -311,7 +381,7 @@ const fn reset(word: SlotWord, state: State, side: Side, flags: u8) -> Change {
         (State::Established, Side::Client | Side::Backend) => Some(Event::Reset(side)),
         (State::Closing, Side::Client | Side::Backend) => None,
     };
-    Change::to(word.with_state(State::Closing), event)
+    Change::to(word.ended_by(side), event)
 }
 
 /// Data of an established connection, as far as the first of either side matters.

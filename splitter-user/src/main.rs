@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::sys::stat::{Mode, umask};
 use splitter_user::{
     agent::{self, AgentError, Kernel, OpenFailure, OpenFailureKind, Opened, signals},
     api::{socket::SocketError, wire::DoctorReport},
@@ -78,6 +79,8 @@ fn load(options: &AgentOptions) -> Result<Config, ConfigError> {
 }
 
 async fn run(config: Config, options: &AgentOptions) -> Result<(), AgentError> {
+    // Whatever the agent makes, pins and state with their seeds above all, is for its own user; what others may use is opened by name.
+    umask(Mode::from_bits_truncate(0o077));
     let signals = signals::from_system()?;
     let again = options.clone();
     let parts = agent::Parts {
@@ -150,6 +153,7 @@ fn socket_code(error: &SocketError) -> Code {
     match error {
         SocketError::SecondAgent { .. } | SocketError::NotASocket { .. } => Code::Conflict,
         SocketError::NoGroup { .. } => Code::Usage,
+        SocketError::NotInGroup { .. } => Code::NotPermitted,
         SocketError::Io { source, .. } => io_code(source),
     }
 }

@@ -452,6 +452,22 @@ impl Service {
 #[serde(try_from = "String", into = "String")]
 pub struct Seed(pub [u64; 2]);
 
+impl Seed {
+    /// The key that the data plane hashes with: a seed that a person has made up keys as well as one by `openssl rand`, and no two seeds give one key.
+    #[must_use]
+    pub const fn key(self) -> [u64; 2] {
+        // SplitMix64's finaliser (Steele, Lea, Flood 2014), each step of which can be undone.
+        const fn mix(word: u64) -> u64 {
+            let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word ^ word >> 31
+        }
+        let first = mix(self.0[0] ^ 0x243f_6a88_85a3_08d3);
+        let second = mix(self.0[1].wrapping_add(first) ^ 0x1319_8a2e_0370_7344);
+        [mix(first ^ second), second]
+    }
+}
+
 impl fmt::Debug for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seed(secret)")
@@ -565,6 +581,19 @@ mod tests {
         }
         assert_eq!("0.010%".parse::<Weight>().map(Weight::basis_points), Ok(1));
         assert_eq!(" 12.5 % ".parse::<Weight>().map(Weight::basis_points), Ok(1_250));
+    }
+
+    #[test]
+    fn seeds_that_people_make_up_key_like_any_other() {
+        let near = |bits: u32| (16..=48).contains(&bits);
+        for low in 0..1_000 {
+            let [one, other] = [Seed([0, low]).key(), Seed([0, low + 1]).key()];
+            assert!(near((one[0] ^ other[0]).count_ones()) && near((one[1] ^ other[1]).count_ones()), "{low}");
+            let [one, other] = [Seed([low, 0]).key(), Seed([low + 1, 0]).key()];
+            assert!(near((one[0] ^ other[0]).count_ones()) && near((one[1] ^ other[1]).count_ones()), "{low}");
+        }
+        // What is multiplied with must not be small.
+        assert!(Seed([0, 0]).key().iter().all(|half| near(half.count_ones())));
     }
 
     #[test]

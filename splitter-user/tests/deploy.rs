@@ -1,6 +1,11 @@
 //! What is shipped beside the binary fits it.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use splitter_user::metrics::METRICS;
 
@@ -34,6 +39,47 @@ fn the_runbook_has_a_part_for_each_alert() {
     for alert in alerts {
         assert!(runbook.contains(&format!("\n## {alert}\n")), "docs/runbook.md has no part for {alert}");
     }
+}
+
+/// Of 10; the lower, the less a taken agent could do. A line that is dropped from the unit shows here.
+const EXPOSURE: f64 = 2.2;
+
+/// The package `systemd` has systemd-analyze; without it these tests fail, for the unit would go unchecked.
+#[test]
+fn systemd_finds_the_unit_hardly_exposed() {
+    let told = analyze(&["security", "--offline=yes", "--no-pager"], &path("deploy/splitter.service"));
+    let level = told.split("exposure level for splitter.service: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let level: f64 = level.unwrap_or_else(|| panic!("no level in {told}")).parse().expect("a number");
+    assert!(level <= EXPOSURE, "an exposure of {level}, more than {EXPOSURE}:\n{told}");
+}
+
+#[test]
+fn systemd_understands_the_unit() {
+    let directory = tempfile::tempdir().expect("made");
+    let unit = directory.path().join("splitter.service");
+    let text = read("deploy/splitter.service");
+    let binary = "/usr/local/bin/splitter";
+    assert!(text.contains(&format!("ExecStart={binary} agent")), "{text}");
+    // That one isn't installed here.
+    fs::write(&unit, text.replace(binary, "/bin/true")).expect("written");
+    analyze(&["verify"], &unit);
+}
+
+#[test]
+fn the_unit_runs_as_the_user_that_is_shipped_with_it() {
+    let (unit, users) = (read("deploy/splitter.service"), read("deploy/splitter.sysusers.conf"));
+    let user = unit.lines().find_map(|line| line.strip_prefix("User=")).expect("not root");
+    assert!(users.lines().any(|line| line.starts_with(&format!("u {user} "))), "{users}");
+    assert!(unit.contains(&format!("chown -R {user}:{user} /sys/fs/bpf/splitter")), "{unit}");
+}
+
+/// Runs systemd-analyze, which must find nothing wrong; what it says.
+fn analyze(arguments: &[&str], unit: &Path) -> String {
+    let output = Command::new("systemd-analyze").args(arguments).arg(unit).output();
+    let output = output.expect("systemd-analyze can be run: apt-get install --no-install-recommends systemd");
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "systemd-analyze {arguments:?}: {told}");
+    told
 }
 
 fn read(file: &str) -> String {

@@ -4,7 +4,8 @@
 //! compile time, on both sides. A field named `_be` or typed `[u8; N]` holds octets in network order as they stand in a packet;
 //! every other integer is in the machine's order (little-endian on all targets).
 //!
-//! Whoever changes a layout raises [`ABI_VERSION`]: an agent adopts only maps of its own version.
+//! Whoever changes a layout raises [`ABI_VERSION`], and so does whoever changes [`crate::hash`], by which connections are found: an agent adopts only maps of its own
+//! version.
 
 mod backend;
 mod counters;
@@ -27,7 +28,7 @@ pub use signals::{
 pub use slot::{Bucket, MaglevLine, Slot};
 
 /// The version of everything in this module. Checked when an agent adopts pinned maps.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Entries in one generation of the destination table.
 pub const DESTINATIONS: u32 = 16_384;

@@ -8,7 +8,7 @@ use splitter_ebpf::{
     icmp::{self, Quote, Translation},
     reason::Skip,
     rewrite::End,
-    tcp::{Event, SlotWord, State},
+    tcp::{Event, Side, SlotWord, State},
 };
 
 use super::{
@@ -151,7 +151,7 @@ fn to_client<const FRAGS: bool>(
     };
     if refuses
         && matches!(word.state(), Some(State::Embryonic))
-        && connection.slot.word.exchange::<FRAGS>(word.0, word.with_state(State::Closing).0)
+        && connection.slot.word.exchange::<FRAGS>(word.0, word.ended_by(Side::Backend).0)
     {
         let backend = u32::from(connection.slot.backend);
         let (begun, now) = (word.time().fine(), maps::moment());

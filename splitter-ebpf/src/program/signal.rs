@@ -155,6 +155,7 @@ fn become_of<const EXACT: bool>(backend: u32, event: u32, age: u32, now: Moment)
             counters.ended += 1;
         }
         Event::Retransmitted => counters.retransmitted += 1,
+        Event::Revived | Event::Recognized => counters.established += 1,
     }
     if !service.has(flags::BREAKER) {
         return None;
@@ -176,7 +177,7 @@ fn become_of<const EXACT: bool>(backend: u32, event: u32, age: u32, now: Moment)
             slot.refused.add(1);
             true
         }
-        Event::Abandoned => true,
+        Event::Abandoned | Event::Recognized => true,
         Event::Reset(Side::Backend) => {
             slot.reset.add(1);
             false
@@ -185,7 +186,7 @@ fn become_of<const EXACT: bool>(backend: u32, event: u32, age: u32, now: Moment)
             slot.retransmitted.add(1);
             false
         }
-        Event::Reset(Side::Client) | Event::Closed => false,
+        Event::Reset(Side::Client) | Event::Closed | Event::Revived => false,
     };
     if resolved && !late {
         let begun = breaker::time(breaker, now.units().wrapping_sub(u64::from(age)));

@@ -1,8 +1,10 @@
 //! Connections of a listener: each a task of its own, all of them ended when the server ends.
 
-use std::{future::Future, io, pin::pin, time::Duration};
+mod activity;
 
-use axum::{Router, serve::Listener};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, middleware, serve::Listener};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -10,10 +12,13 @@ use hyper_util::{
 };
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::Instant,
 };
 
-/// More at the same time wait in the listener's queue.
+use self::activity::{Activity, PATIENCE};
+
+/// For more than these, whoever has been silent the longest makes room: hundreds who connect and say nothing must not keep anybody from a flip.
 const MAX_CONNECTIONS: usize = 256;
 
 /// How long a client may take to send a request's head; also how long a kept connection may idle.
@@ -50,14 +55,28 @@ where
     W: Welcome<L::Io>,
 {
     let mut connections = JoinSet::new();
+    let mut open: Vec<Open> = Vec::new();
+    let begun = Instant::now();
     let mut stopping = pin!(stopped(stop.clone()));
     loop {
+        open.retain(|open| !open.task.is_finished());
+        let now = begun.elapsed();
+        let idlest = if open.len() < MAX_CONNECTIONS { None } else { idlest(&open, now) };
+        let full = open.len() >= MAX_CONNECTIONS && idlest.is_none();
         tokio::select! {
             () = &mut stopping => break,
             Some(ended) = connections.join_next() => log_panic(ended),
-            (io, _) = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(connection(io, welcome.clone(), stop.clone()));
+            (io, _) = listener.accept(), if !full => {
+                if let Some(idlest) = idlest {
+                    tracing::debug!(connections = open.len(), "a connection that was silent made room for another");
+                    open.swap_remove(idlest).task.abort();
+                }
+                let activity = Arc::new(Activity::new(begun));
+                let task = connections.spawn(connection(io, welcome.clone(), stop.clone(), Arc::clone(&activity)));
+                open.push(Open { task, activity });
             }
+            // All were heard of a moment ago. They may not be when it's over.
+            () = tokio::time::sleep(PATIENCE), if full => {}
         }
     }
     drop(listener);
@@ -76,13 +95,27 @@ where
     }
 }
 
-async fn connection<Io, W>(io: Io, welcome: W, stop: watch::Receiver<bool>)
+/// A connection, seen from the listener.
+struct Open {
+    task: AbortHandle,
+    activity: Arc<Activity>,
+}
+
+/// Which of them has been silent the longest, if that is long enough to be cut.
+fn idlest(open: &[Open], now: Duration) -> Option<usize> {
+    let silent = |open: &Open| open.activity.silent_for(now);
+    let (place, _) =
+        open.iter().enumerate().filter_map(|(place, open)| Some((place, silent(open)?))).max_by_key(|(_, span)| *span)?;
+    Some(place)
+}
+
+async fn connection<Io, W>(io: Io, welcome: W, stop: watch::Receiver<bool>, activity: Arc<Activity>)
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + Sync + 'static,
     W: Welcome<Io>,
 {
     let router = match welcome.welcome(&io).await {
-        Ok(router) => router,
+        Ok(router) => router.layer(middleware::from_fn_with_state(activity, activity::watch)),
         Err(error) => {
             tracing::warn!(%error, "a connection was dropped: its other end is unknown");
             return;
@@ -107,7 +140,10 @@ where
 }
 
 fn log_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
+    // Those that were cut have made room for others.
+    if let Err(error) = ended
+        && !error.is_cancelled()
+    {
         tracing::error!(%error, "a request's handler failed");
     }
 }

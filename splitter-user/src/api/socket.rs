@@ -19,6 +19,8 @@ use nix::{
 
 /// Owner and group may connect, others may not.
 pub const SOCKET_MODE: u32 = 0o660;
+/// Of its directory, where the agent makes it.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// A socket that is bound and belongs to this process. Its file goes with it.
 #[derive(Debug)]
@@ -52,6 +54,14 @@ pub enum SocketError {
         /// The socket.
         socket: PathBuf,
     },
+    /// The agent isn't root, and can give its files only to groups that it's in itself.
+    #[error("the agent's user is not in the group `{group}`, so the socket {} cannot be given to it", socket.display())]
+    NotInGroup {
+        /// The group.
+        group: String,
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The system refused.
     #[error("could not {what} {}: {source}", path.display())]
     Io {
@@ -74,6 +84,9 @@ impl SocketError {
                 format!("remove {} yourself, or name another socket with `--socket`", path.display())
             }
             Self::NoGroup { group, .. } => format!("make it with `groupadd --system {group}`, or name another"),
+            Self::NotInGroup { group, .. } => {
+                format!("`SupplementaryGroups={group}` in the agent's unit puts it there")
+            }
             Self::Io { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
                 format!("the agent must be able to write to {}", directory.display())
@@ -94,8 +107,13 @@ impl Socket {
             move |source: io::Error| SocketError::Io { what, path, source }
         };
         let gid = group.map(|group| group_id(group, path)).transpose()?;
-        if let Some(directory) = path.parent() {
+        if let Some(directory) = path.parent()
+            && !directory.exists()
+        {
             fs::create_dir_all(directory).map_err(failed("make the directory", directory))?;
+            // Whatever the agent's umask is: whom the socket is for has to get to it.
+            fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))
+                .map_err(failed("set the mode of", directory))?;
         }
         let lock = lock(path)?;
         refuse_if_taken(path)?;
@@ -111,7 +129,12 @@ impl Socket {
         let file = SocketFile { path: fresh.clone(), _lock: lock };
         fs::set_permissions(&fresh, Permissions::from_mode(SOCKET_MODE)).map_err(failed("set the mode of", &fresh))?;
         if let Some(gid) = gid {
-            chown(&fresh, None, Some(gid.as_raw())).map_err(failed("set the group of", &fresh))?;
+            chown(&fresh, None, Some(gid.as_raw())).map_err(|source| match (source.kind(), group) {
+                (io::ErrorKind::PermissionDenied, Some(group)) => {
+                    SocketError::NotInGroup { group: group.to_owned(), socket: path.to_owned() }
+                }
+                _ => failed("set the group of", &fresh)(source),
+            })?;
         }
         listener.set_nonblocking(true).map_err(failed("prepare", &fresh))?;
         let file = file.renamed(path).map_err(failed("put the socket at", path))?;

@@ -371,7 +371,7 @@ fn write_service(
     let breaker = signals::record(wanted.breaker.as_ref(), timeouts);
     let record = Service {
         control: SharedWord::new(control.0),
-        seed: wanted.seed.0,
+        seed: wanted.seed.key(),
         tables: [tables; 2],
         flags: service_flags(wanted),
         port: wanted.key.address.port().to_be_bytes(),

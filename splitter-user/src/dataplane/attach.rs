@@ -108,7 +108,7 @@ fn explain_attach(name: &str, mode: AttachedMode, error: &ProgramError) -> OpenE
     let name = name.to_owned();
     match root_cause(error).and_then(io::Error::raw_os_error) {
         Some(libc::EBUSY | libc::EEXIST) => OpenError::Taken { name },
-        Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted,
+        Some(libc::EPERM | libc::EACCES) => OpenError::not_permitted(),
         _ if mode == AttachedMode::Native => OpenError::NoNative { name, why: chain(error) },
         _ => OpenError::kernel(format!("attaching to {name}"), chain(error)),
     }

@@ -25,7 +25,7 @@ use splitter_ebpf::abi::{
 };
 
 use super::{
-    ApplyError, features,
+    ApplyError, capabilities, features,
     mapped::{Mapped, Plain},
     object::PROGRAM,
 };
@@ -47,8 +47,24 @@ pub enum OpenError {
         ports: u32,
     },
     /// Not root, and without the capabilities.
-    #[error("loading the XDP program is not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
-    NotPermitted,
+    #[error(
+        "loading the XDP program is not permitted: {}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        lacking(missing)
+    )]
+    NotPermitted {
+        /// Those of the capabilities that this process doesn't have.
+        missing: Vec<&'static str>,
+    },
+    /// The capabilities are there, and the directory is somebody else's.
+    #[error(
+        "the agent's user may not use {directory}; as root, give it to that user: \
+         `install -d -m 0700 -o {} {directory}`, and see that the user may pass the directories above",
+        nix::unistd::geteuid()
+    )]
+    NotOurs {
+        /// The pin directory.
+        directory: PathBuf,
+    },
     /// No BPF file system where pins should go.
     #[error(
         "{directory} is not on a BPF file system: {why}; mount one with `mount -t bpf bpf /sys/fs/bpf`, or set `pin_directory`"
@@ -122,7 +138,7 @@ impl OpenError {
     /// Whether privileges are what is missing.
     #[must_use]
     pub const fn is_permission(&self) -> bool {
-        matches!(self, Self::NotPermitted)
+        matches!(self, Self::NotPermitted { .. } | Self::NotOurs { .. })
     }
 
     /// Whether somebody else is in the way.
@@ -131,8 +147,22 @@ impl OpenError {
         matches!(self, Self::Taken { .. } | Self::Abi { .. } | Self::InUse { .. })
     }
 
+    /// The kernel doesn't permit it: names what is missing.
+    pub(super) fn not_permitted() -> Self {
+        Self::NotPermitted { missing: capabilities::missing() }
+    }
+
     pub(super) fn kernel(tried: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self::Kernel { tried: tried.into(), why: why.to_string() }
+    }
+}
+
+/// What is missing, in words.
+fn lacking(missing: &[&str]) -> String {
+    match missing {
+        [] => "the kernel refuses it although all capabilities are there (a security module, or kernel lockdown)".to_owned(),
+        [one] => format!("{one} is missing"),
+        [first @ .., last] => format!("{} and {last} are missing", first.join(", ")),
     }
 }
 
@@ -253,6 +283,11 @@ pub fn load(
     settings: impl FnOnce(&Ebpf) -> Result<Settings, OpenError>,
 ) -> Result<Loaded, OpenError> {
     let object = PROGRAM.ok_or(OpenError::NoProgram)?;
+    // Without CAP_PERFMON the verifier would refuse the program with a page of reasons that aren't the reason.
+    let missing = capabilities::missing();
+    if !missing.is_empty() {
+        return Err(OpenError::NotPermitted { missing });
+    }
     raise_memory_limit();
     let maps = directory.join(MAPS);
     let adopted = maps.exists();
@@ -298,7 +333,7 @@ fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfEr
 fn load_program(ebpf: &mut Ebpf) -> Result<(&'static Pair, Option<u32>), OpenError> {
     let multi_buffer = features::multi_buffer().map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
-            return OpenError::NotPermitted;
+            return OpenError::not_permitted();
         }
         OpenError::kernel("finding out whether the kernel takes jumbo frames in XDP", error)
     })?;
@@ -416,7 +451,7 @@ fn mapped<T: Plain>(ebpf: &Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
 fn check_version(directory: &Path, identity: &Path) -> Result<(), OpenError> {
     let unadoptable = |why: String| OpenError::Unadoptable { directory: directory.to_owned(), why };
     let data = MapData::from_pin(identity).map_err(|error| match permission(&error) {
-        true => OpenError::NotPermitted,
+        true => no_bpffs(directory, &io::ErrorKind::PermissionDenied.into()),
         false => unadoptable(error.to_string()),
     })?;
     let mapped = Mapped::<Identity>::new(data.fd(), 1).map_err(|error| unadoptable(error.to_string()))?;
@@ -474,14 +509,18 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 pub(super) fn no_bpffs(directory: &Path, error: &io::Error) -> OpenError {
     if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() {
-        return OpenError::NotPermitted;
+        let missing = capabilities::missing();
+        return match missing.is_empty() {
+            true => OpenError::NotOurs { directory: directory.to_owned() },
+            false => OpenError::NotPermitted { missing },
+        };
     }
     OpenError::NoBpfFs { directory: directory.to_owned(), why: error.to_string() }
 }
 
 fn explain_load(directory: &Path, adopted: bool, error: &EbpfError) -> OpenError {
     if permission(error) {
-        return OpenError::NotPermitted;
+        return no_bpffs(directory, &io::ErrorKind::PermissionDenied.into());
     }
     match adopted {
         true => OpenError::Unadoptable { directory: directory.to_owned(), why: chain(error) },
@@ -492,7 +531,7 @@ fn explain_load(directory: &Path, adopted: bool, error: &EbpfError) -> OpenError
 fn explain_program(tried: &str, error: &ProgramError) -> OpenError {
     if permission(error) && !matches!(error, ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().is_empty())
     {
-        return OpenError::NotPermitted;
+        return OpenError::not_permitted();
     }
     OpenError::kernel(tried, chain(error))
 }

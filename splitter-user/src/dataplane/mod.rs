@@ -5,6 +5,7 @@
 
 mod apply;
 mod attach;
+mod capabilities;
 mod clock;
 mod destinations;
 pub mod fake;

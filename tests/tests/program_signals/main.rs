@@ -1,6 +1,7 @@
 //! What the data plane makes of sequences of packets: which counters move, by how much, what is measured. Rows with a why, each run through the program that
 //! ships; those of TCP name the section of RFC 9293 that says how the two ends come to send this.
 
+mod forged;
 mod half_open;
 mod icmp;
 mod one_way;
@@ -41,8 +42,13 @@ fn an_icmp_error_refuses_the_attempt_that_it_quotes_and_nothing_else() -> Result
 }
 
 #[test]
+fn what_is_forged_in_an_ends_name_may_count_and_ends_nothing() -> Result<()> {
+    play::all(&forged::rows())
+}
+
+#[test]
 fn every_row_says_something_of_its_own() -> Result<()> {
-    let rows: Vec<Row> = [tcp::rows(), half_open::rows(), one_way::rows(), udp::rows(), icmp::rows()].concat();
+    let rows: Vec<Row> = [tcp::rows(), half_open::rows(), one_way::rows(), udp::rows(), icmp::rows(), forged::rows()].concat();
     let whys: BTreeSet<&str> = rows.iter().map(|row| row.why).collect();
     ensure!(whys.len() == rows.len(), "two rows have the same reason");
     // A counter that no row moves would be one that nobody looks at.

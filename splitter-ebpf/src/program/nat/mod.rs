@@ -17,7 +17,7 @@ use splitter_ebpf::{
     tcp::{self, Change, Event, Side, SlotWord, Timing},
 };
 
-use self::open::{NO_PLACE, open, open_usual};
+use self::open::{NO_PLACE, NO_SLOT, open, open_usual};
 use super::{
     Exit, Stop, connection, count,
     forward::{WayOut, exit},
@@ -177,7 +177,7 @@ pub fn forward<const FRAGS: bool>(
                     connection.end::<FRAGS>(settings);
                     return refuse::refuse(frame, number, Refuse::ResetByFlip);
                 }
-                Next::BeginsAnew => match open(frame, number, place, flow) {
+                Next::BeginsAnew => match open(frame, number, place, connection.index, flow) {
                     Ok(anew) => {
                         if anew.index != connection.index {
                             connection.give_up::<FRAGS>(settings);
@@ -187,7 +187,7 @@ pub fn forward<const FRAGS: bool>(
                     Err(instead) => return instead,
                 },
             },
-            None => match open(frame, number, NO_PLACE, flow) {
+            None => match open(frame, number, NO_PLACE, NO_SLOT, flow) {
                 Ok(connection) => (connection, false),
                 Err(instead) => return instead,
             },

@@ -82,13 +82,14 @@ pub fn open_usual<const EXACT: bool>(
     Some(index)
 }
 
-/// Opens a connection; `place` is that of its word, `NO_PLACE` where it has none. In three global functions, one after the other: the verifier looks at each
+/// Opens a connection; `place` is that of its word, `NO_PLACE` where it has none, and `older` the slot of the one that its client had before. In three global functions, one after the other: the verifier looks at each
 /// once, and no stack holds what two of them need.
 #[inline(always)]
 pub fn open<const FRAGS: bool>(
     frame: &Kernel<FRAGS>,
     number: u32,
     place: u32,
+    older: u32,
     flow: Hash,
 ) -> Result<Connection, Result<Exit, Stop>> {
     maps::leave(frame);
@@ -97,20 +98,54 @@ pub fn open<const FRAGS: bool>(
         if FRAGS { splitter_nat_choose_frags(context, number, place) } else { splitter_nat_choose(context, number, place) };
     let backend = opening::hear(frame, number, said)?;
     let pick = flow.slot();
-    let index = if FRAGS { splitter_nat_port_exact(backend, pick) } else { splitter_nat_port(backend, pick) };
+    let again = if FRAGS { splitter_nat_again_exact(older, backend) } else { splitter_nat_again(older, backend) };
+    let index = match again {
+        NO_SLOT if FRAGS => splitter_nat_port_exact(backend, pick),
+        NO_SLOT => splitter_nat_port(backend, pick),
+        again => again,
+    };
     if index == NO_SLOT {
         return Err(refuse::refuse(frame, number, Refuse::PortsExhausted));
     }
-    if FRAGS {
-        splitter_nat_fill_frags(context, index);
-    } else {
-        splitter_nat_fill(context, index);
+    if again == NO_SLOT {
+        if FRAGS {
+            splitter_nat_fill_frags(context, index);
+        } else {
+            splitter_nat_fill(context, index);
+        }
     }
     let lost = Err(Stop::Drop(Drop::FrameFixed));
     let Some(slot) = maps::slot(index) else { return Err(lost) };
     // Not by the function that fills the slot in, whose stack would be below those of the functions that judge.
     signal::attempt::<FRAGS>(backend, SlotWord(slot.word.load()).time().fine());
     Connection::of(index, slot).ok_or(lost)
+}
+
+/// Begins an attempt in the slot of a connection that was ended by its client's RST, or by one forged in its name, if it goes to the same backend; [`NO_SLOT`]: it doesn't. Behind two
+/// forged segments, a RST and a SYN, the connection that they are about so still has its backend, its port and its way back: the backend answers the SYN with a challenge,
+/// by which the connection is recognized. To a backend that has taken the RST it's a SYN like any other.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_again(older: u32, backend: u32) -> u32 {
+    if again::<false>(older, backend).unwrap_or(false) { older } else { NO_SLOT }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn splitter_nat_again_exact(older: u32, backend: u32) -> u32 {
+    if again::<true>(older, backend).unwrap_or(false) { older } else { NO_SLOT }
+}
+
+/// The word alone changes, in one step: the CPU whose part of the range it is may be taking the slot, and then has it.
+#[inline(always)]
+fn again<const EXACT: bool>(older: u32, backend: u32) -> Option<bool> {
+    let (settings, slot) = (maps::settings()?, maps::slot(older)?);
+    let word = SlotWord(slot.word.load());
+    if !word.is_ended_by_client() || u32::from(slot.backend) != backend {
+        return Some(false);
+    }
+    let attempt = SlotWord::new(false, maps::now(settings), maps::moment().ticks()).again(word);
+    Some(slot.word.exchange::<EXACT>(word.0, attempt.0))
 }
 
 /// The connection has no word in the affinity table yet.
@@ -257,7 +292,7 @@ fn nat_of(backend: &Backend, flow: Hash) -> u32 {
 }
 
 /// No port is free.
-const NO_SLOT: u32 = u32::MAX;
+pub const NO_SLOT: u32 = u32::MAX;
 
 /// The slot of a free port of one of the NAT addresses toward a backend, of this CPU's part of the range; [`NO_SLOT`]: none. `pick` is the low half of the
 /// connection's hash. A global function, so that the verifier looks at its loop once and not with every path that leads here.
