@@ -27,7 +27,7 @@ pub use signals::{
 pub use slot::{Bucket, MaglevLine, Slot};
 
 /// The version of everything in this module. Checked when an agent adopts pinned maps.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Entries in one generation of the destination table.
 pub const DESTINATIONS: u32 = 16_384;

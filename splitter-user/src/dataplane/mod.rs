@@ -7,6 +7,7 @@ mod apply;
 mod attach;
 mod clock;
 mod destinations;
+pub mod direct;
 pub mod fake;
 pub mod features;
 pub mod kernel;
