@@ -20,7 +20,10 @@ use crate::{
 /// Bits of a value.
 pub const VALUE_BITS: u32 = 22;
 const VALUE: u64 = (1 << VALUE_BITS) - 1;
+const STATE: u64 = 3 << VALUE_BITS;
+const ESTABLISHED: u64 = (State::Established as u64) << VALUE_BITS;
 const TAG_SHIFT: u32 = 38;
+const TAG: u64 = u64::MAX << TAG_SHIFT;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +139,25 @@ pub fn find(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
     None
 }
 
+/// Where in a bucket an established connection lies, and its word, which was read once. As [`find`], but that one comparison asks for tag and state.
+#[inline(always)]
+#[must_use]
+pub fn find_established(bucket: &Bucket, hash: Hash) -> Option<(usize, Word)> {
+    let wanted = hash.0 & TAG | ESTABLISHED;
+    let preferred = preferred(hash);
+    let word = bucket.words[preferred].load();
+    if (word ^ wanted) & (TAG | STATE) == 0 {
+        return Some((preferred, Word(word)));
+    }
+    for way in 0..BUCKET {
+        let word = bucket.words[way].load();
+        if (word ^ wanted) & (TAG | STATE) == 0 {
+            return Some((way, Word(word)));
+        }
+    }
+    None
+}
+
 /// A free place of a bucket: the connection's preferred one, or else the first.
 #[inline(always)]
 #[must_use]
@@ -231,6 +253,9 @@ pub const fn yields(word: Word, limits: Limits, now: Now) -> Yield {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -266,6 +291,32 @@ mod tests {
         let bucket = Bucket::default();
         bucket.words[5].store(1);
         assert_eq!(free(&bucket, Hash(5 << 32)), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn of_all_that_lie_in_a_bucket_an_established_connection_is_found_and_no_other(
+            hash: u64, tags in prop::collection::hash_set(0_u64..1 << 26, BUCKET..=BUCKET), states: [u8; BUCKET], rest: [u64; BUCKET],
+        ) {
+            let bucket = Bucket::default();
+            let hashes: Vec<Hash> = tags.into_iter().map(|tag| Hash(tag << TAG_SHIFT | hash & !TAG)).collect();
+            let state = |way: usize| match states[way] % 4 {
+                0 => None,
+                1 => Some(State::Embryonic),
+                2 => Some(State::Established),
+                _ => Some(State::Closing),
+            };
+            for (way, hash) in hashes.iter().enumerate() {
+                let (value, stamp) = (rest[way] as u32 & VALUE as u32, Stamp::from_bits((rest[way] >> 32) as u32));
+                let word = state(way).map_or(Word(0), |state| Word::new(*hash, value, state, stamp));
+                bucket.words[way].store(word.0);
+            }
+            for (way, hash) in hashes.into_iter().enumerate() {
+                let word = Word(bucket.words[way].load());
+                prop_assert_eq!(find(&bucket, hash), state(way).map(|_| (way, word)));
+                prop_assert_eq!(find_established(&bucket, hash), state(way).filter(|state| *state == State::Established).map(|_| (way, word)));
+            }
+        }
     }
 
     #[test]

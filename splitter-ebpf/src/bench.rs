@@ -100,7 +100,7 @@ macro_rules! steps {
 }
 
 steps! {
-    /// The program has begun: registers saved, the frame's ends and the settings looked up.
+    /// The program has begun: registers saved, the frame's ends looked up.
     Entered = "entered",
     /// The frame is one of the four kinds, whole and good.
     Parsed = "parsed",

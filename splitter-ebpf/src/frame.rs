@@ -49,6 +49,7 @@ pub(crate) fn be16<const AT: usize, const N: usize>(header: &[u8; N]) -> u16 {
     u16::from_be(load16::<AT, N>(header))
 }
 
+pub(crate) use fields::again;
 pub use fields::{load16, load32, load64, store16, store32, store64};
 
 /// Fields of headers as loaded and stored by the machine, that is, in network order.
@@ -73,13 +74,19 @@ mod fields {
         )+ };
     }
     fields! { u16: load16, store16; u32: load32, store32; u64: load64, store64; }
+
+    /// The same header.
+    #[must_use]
+    pub(crate) fn again<const N: usize>(header: &mut [u8; N]) -> &mut [u8; N] {
+        header
+    }
 }
 
 /// The same for the kernel. A header has the alignment of an octet, so LLVM would load a 32-bit field in four pieces; the kernel allows misaligned
 /// access to packets on every architecture that Splitter is built for. (Allowing it to LLVM altogether, by a target feature, makes it misalign the stack
 /// as well, which the kernel forbids.)
 #[cfg(target_arch = "bpf")]
-#[allow(unsafe_code)]
+#[allow(unsafe_code, clippy::pointers_in_nomem_asm_block)]
 mod fields {
     use core::arch::asm;
 
@@ -124,4 +131,15 @@ mod fields {
         )+ };
     }
     fields! { u16 "u16": load16, store16; u32 "u32": load32, store32; u64 "u64": load64, store64; }
+
+    /// The same header, of which LLVM doesn't know that it is: or else it computes addresses in it long before they're needed, and has no register left to keep them in.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn again<const N: usize>(header: &mut [u8; N]) -> &mut [u8; N] {
+        let mut address = header.as_mut_ptr();
+        // SAFETY: a register moved onto itself.
+        unsafe { asm!("{address} = {address}", address = inout(reg) address, options(nomem, nostack)) };
+        // SAFETY: it's the address of that reference, which nobody uses as long as this one lives.
+        unsafe { &mut *address.cast() }
+    }
 }

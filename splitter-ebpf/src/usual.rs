@@ -5,7 +5,7 @@
 
 use crate::{
     address::Address,
-    frame::{Frame, be16, load16, load32, load64},
+    frame::{Octets, again, be16, load16, load32, load64},
     header::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Family, Fragment, IPV4, IPV6, Packet, TCP, UDP, protocol},
 };
 
@@ -20,15 +20,9 @@ pub const UDP6: usize = ETHERNET + IPV6 + UDP;
 
 /// The headers of the shortest of the four kinds, by which they are told apart: each reader takes only its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a>(&'a [u8; UDP4]);
+pub struct Head<'a>(pub &'a [u8; UDP4]);
 
-impl<'a> Head<'a> {
-    /// A frame's.
-    #[inline(always)]
-    pub fn of(frame: &'a impl Frame) -> Option<Self> {
-        frame.get(0).map(Self)
-    }
-
+impl Head<'_> {
     /// The protocol, if it's IPv4.
     #[inline(always)]
     #[must_use]
@@ -44,111 +38,236 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Reads a frame with TCP in IPv4, of which `linear` octets lie in its first piece. `None`: it isn't a usual packet, or not a good one.
-#[inline(always)]
-pub fn tcp4(head: &[u8; TCP4], linear: usize) -> Option<Packet> {
-    tcp(ipv4(head, linear, protocol::TCP, TCP)?, head[46], IPV4, head[47], load32::<34, _>(head))
+/// A usual packet, found whole and good. A field is read where it's asked for: that's one instruction, and to keep it until then would be two, for there are
+/// more fields than registers.
+pub trait Usual {
+    /// Its family.
+    const FAMILY: Family;
+    /// Its protocol.
+    const PROTOCOL: u8;
+
+    /// [`Packet::source`].
+    fn source(&self) -> Address;
+    /// [`Packet::destination`].
+    fn destination(&self) -> Address;
+    /// [`Packet::source_port`].
+    fn source_port(&self) -> u16;
+    /// [`Packet::destination_port`].
+    fn destination_port(&self) -> u16;
+    /// [`Packet::identification`].
+    fn identification(&self) -> u32;
+    /// [`Packet::length`].
+    fn length(&self) -> u32;
+    /// [`Packet::data`].
+    fn data(&self) -> u32;
+    /// [`Packet::flags`].
+    fn flags(&self) -> u8;
+    /// [`Packet::ttl`].
+    fn ttl(&self) -> u8;
+    /// Its headers, to be read and written.
+    fn head(&mut self) -> Octets<'_>;
+
+    /// All of it.
+    #[inline(always)]
+    fn packet(&self) -> Packet {
+        let network = match Self::FAMILY {
+            Family::V4 => IPV4,
+            Family::V6 => IPV6,
+        };
+        Packet {
+            source: self.source(),
+            destination: self.destination(),
+            identification: self.identification(),
+            length: self.length(),
+            network: ETHERNET as u32,
+            transport: (ETHERNET + network) as u32,
+            source_port: self.source_port(),
+            destination_port: self.destination_port(),
+            tags: 0,
+            data: self.data(),
+            family: Self::FAMILY,
+            protocol: Self::PROTOCOL,
+            flags: self.flags(),
+            ttl: self.ttl(),
+            fragment: Fragment::Whole,
+        }
+    }
 }
 
-/// The same for UDP in IPv4.
-#[inline(always)]
-pub fn udp4(head: &[u8; UDP4], linear: usize) -> Option<Packet> {
-    udp(ipv4(head, linear, protocol::UDP, UDP)?, be16::<38, _>(head), IPV4, load32::<34, _>(head))
-}
+/// One in IPv4, by the headers of TCP or of UDP: how many octets they are says which.
+#[derive(Debug)]
+pub struct V4<'a, const N: usize>(&'a mut [u8; N]);
 
-/// The same for TCP in IPv6.
-#[inline(always)]
-pub fn tcp6(head: &[u8; TCP6], linear: usize) -> Option<Packet> {
-    tcp(ipv6(head, linear, protocol::TCP, TCP)?, head[66], IPV6, head[67], load32::<54, _>(head))
-}
-
-/// The same for UDP in IPv6.
-#[inline(always)]
-pub fn udp6(head: &[u8; UDP6], linear: usize) -> Option<Packet> {
-    udp(ipv6(head, linear, protocol::UDP, UDP)?, be16::<58, _>(head), IPV6, load32::<54, _>(head))
-}
+/// One in IPv6, likewise.
+#[derive(Debug)]
+pub struct V6<'a, const N: usize>(&'a mut [u8; N]);
 
 /// Fragment offset and "more fragments", as loaded.
 const FRAGMENTED: u16 = 0x3fff_u16.to_be();
 
-#[inline(always)]
-fn ipv4<const N: usize>(head: &[u8; N], linear: usize, protocol: u8, transport: usize) -> Option<Packet> {
-    let length = usize::from(be16::<16, _>(head));
-    let is_usual = head[14] == 0x45 && load16::<20, _>(head) & FRAGMENTED == 0;
-    if !is_usual || length < IPV4 + transport || linear < ETHERNET + length {
-        return None;
-    }
-    Some(Packet {
-        source: Address::v4_word(load32::<26, _>(head)),
-        destination: Address::v4_word(load32::<30, _>(head)),
-        identification: u32::from(load16::<18, _>(head)),
-        length: length as u32,
-        transport: (ETHERNET + IPV4) as u32,
-        family: Family::V4,
-        ttl: head[22],
-        ..whole(protocol)
-    })
-}
+impl<'a, const N: usize> V4<'a, N> {
+    const TRANSPORT: usize = N - ETHERNET - IPV4;
 
-#[inline(always)]
-fn ipv6<const N: usize>(head: &[u8; N], linear: usize, protocol: u8, transport: usize) -> Option<Packet> {
-    let payload = usize::from(be16::<18, _>(head));
-    if head[14] >> 4 != 6 || payload < transport || linear < ETHERNET + IPV6 + payload {
-        return None;
-    }
-    Some(Packet {
-        source: Address { high: load64::<22, _>(head), low: load64::<30, _>(head) },
-        destination: Address { high: load64::<38, _>(head), low: load64::<46, _>(head) },
-        length: (IPV6 + payload) as u32,
-        transport: (ETHERNET + IPV6) as u32,
-        family: Family::V6,
-        ttl: head[21],
-        ..whole(protocol)
-    })
-}
-
-/// What is the same for all.
-#[inline(always)]
-const fn whole(protocol: u8) -> Packet {
-    Packet {
-        source: Address { high: 0, low: 0 },
-        destination: Address { high: 0, low: 0 },
-        identification: 0,
-        length: 0,
-        network: ETHERNET as u32,
-        transport: 0,
-        source_port: 0,
-        destination_port: 0,
-        tags: 0,
-        data: 0,
-        family: Family::V4,
-        protocol,
-        flags: 0,
-        ttl: 0,
-        fragment: Fragment::Whole,
+    /// The packet of these headers, of whose frame `linear` octets lie in its first piece. `None`: it isn't a usual packet, or not a good one.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(head: &'a mut [u8; N], linear: usize) -> Option<Self> {
+        let length = usize::from(be16::<16, _>(head));
+        let is_usual = head[14] == 0x45 && load16::<20, _>(head) & FRAGMENTED == 0;
+        if !is_usual || linear < ETHERNET + length {
+            return None;
+        }
+        let room = length as i64 - IPV4 as i64;
+        let is_good = if Self::TRANSPORT == TCP { is_tcp(head[46], room) } else { is_udp(be16::<38, _>(head), room) };
+        if is_good { Some(Self(head)) } else { None }
     }
 }
 
-/// `offset` and `flags` are the octets of these names, `ports` both ports as loaded.
-#[inline(always)]
-const fn tcp(packet: Packet, offset: u8, network: usize, flags: u8, ports: u32) -> Option<Packet> {
-    let (header, room) = ((offset >> 4) as usize * 4, packet.length as usize - network);
-    if header < TCP || header > room {
-        return None;
+impl<const N: usize> Usual for V4<'_, N> {
+    const FAMILY: Family = Family::V4;
+    const PROTOCOL: u8 = if Self::TRANSPORT == TCP { protocol::TCP } else { protocol::UDP };
+
+    #[inline(always)]
+    fn source(&self) -> Address {
+        Address::v4_word(load32::<26, _>(self.0))
     }
-    Some(Packet { flags, data: (room - header) as u32, ..with_ports(packet, ports) })
+
+    #[inline(always)]
+    fn destination(&self) -> Address {
+        Address::v4_word(load32::<30, _>(self.0))
+    }
+
+    #[inline(always)]
+    fn source_port(&self) -> u16 {
+        load16::<34, _>(self.0)
+    }
+
+    #[inline(always)]
+    fn destination_port(&self) -> u16 {
+        load16::<36, _>(self.0)
+    }
+
+    #[inline(always)]
+    fn identification(&self) -> u32 {
+        load16::<18, _>(self.0).into()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        be16::<16, _>(self.0).into()
+    }
+
+    #[inline(always)]
+    fn data(&self) -> u32 {
+        if Self::TRANSPORT == TCP { self.length() - IPV4 as u32 - tcp_header(self.0[46]) } else { 0 }
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        if Self::TRANSPORT == TCP { self.0[47] } else { 0 }
+    }
+
+    #[inline(always)]
+    fn ttl(&self) -> u8 {
+        self.0[22]
+    }
+
+    #[inline(always)]
+    fn head(&mut self) -> Octets<'_> {
+        Octets(again(self.0))
+    }
 }
 
-/// `length` is the field of this name.
-#[inline(always)]
-const fn udp(packet: Packet, length: u16, network: usize, ports: u32) -> Option<Packet> {
-    let length = length as usize;
-    if length < UDP || length > packet.length as usize - network { None } else { Some(with_ports(packet, ports)) }
+impl<'a, const N: usize> V6<'a, N> {
+    const TRANSPORT: usize = N - ETHERNET - IPV6;
+
+    /// As [`V4::of`].
+    #[inline(always)]
+    #[must_use]
+    pub fn of(head: &'a mut [u8; N], linear: usize) -> Option<Self> {
+        let payload = usize::from(be16::<18, _>(head));
+        if head[14] >> 4 != 6 || linear < ETHERNET + IPV6 + payload {
+            return None;
+        }
+        let room = payload as i64;
+        let is_good = if Self::TRANSPORT == TCP { is_tcp(head[66], room) } else { is_udp(be16::<58, _>(head), room) };
+        if is_good { Some(Self(head)) } else { None }
+    }
 }
 
+impl<const N: usize> Usual for V6<'_, N> {
+    const FAMILY: Family = Family::V6;
+    const PROTOCOL: u8 = if Self::TRANSPORT == TCP { protocol::TCP } else { protocol::UDP };
+
+    #[inline(always)]
+    fn source(&self) -> Address {
+        Address { high: load64::<22, _>(self.0), low: load64::<30, _>(self.0) }
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Address {
+        Address { high: load64::<38, _>(self.0), low: load64::<46, _>(self.0) }
+    }
+
+    #[inline(always)]
+    fn source_port(&self) -> u16 {
+        load16::<54, _>(self.0)
+    }
+
+    #[inline(always)]
+    fn destination_port(&self) -> u16 {
+        load16::<56, _>(self.0)
+    }
+
+    #[inline(always)]
+    fn identification(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        IPV6 as u32 + u32::from(be16::<18, _>(self.0))
+    }
+
+    #[inline(always)]
+    fn data(&self) -> u32 {
+        if Self::TRANSPORT == TCP { self.length() - IPV6 as u32 - tcp_header(self.0[66]) } else { 0 }
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        if Self::TRANSPORT == TCP { self.0[67] } else { 0 }
+    }
+
+    #[inline(always)]
+    fn ttl(&self) -> u8 {
+        self.0[21]
+    }
+
+    #[inline(always)]
+    fn head(&mut self) -> Octets<'_> {
+        Octets(again(self.0))
+    }
+}
+
+/// Octets of a TCP header, by the octet that says.
 #[inline(always)]
-const fn with_ports(packet: Packet, ports: u32) -> Packet {
-    Packet { source_port: ports as u16, destination_port: (ports >> 16) as u16, ..packet }
+const fn tcp_header(offset: u8) -> u32 {
+    (offset >> 4) as u32 * 4
+}
+
+/// Whether a TCP header that says so lies in the octets that there are: fewer than none, where a packet ends within its network header.
+#[inline(always)]
+fn is_tcp(offset: u8, room: i64) -> bool {
+    let header = i64::from(tcp_header(offset));
+    header >= TCP as i64 && header <= room
+}
+
+/// Whether a UDP datagram that says so does.
+#[inline(always)]
+fn is_udp(length: u16, room: i64) -> bool {
+    let length = i64::from(length);
+    length >= UDP as i64 && length <= room
 }
 
 #[cfg(test)]
@@ -160,20 +279,20 @@ mod tests {
 
     use super::*;
     use crate::{
-        frame::Octets,
+        frame::Frame,
         header,
         testing::{ethernet, ipv4, ipv6, tcp, udp},
     };
 
     fn usual(octets: &mut [u8]) -> Option<Packet> {
         let linear = octets.len();
-        let frame = Octets(octets);
-        let head = Head::of(&frame)?;
+        let mut frame = Octets(octets);
+        let head = Head(frame.get(0)?);
         match (head.protocol4(), head.protocol6()) {
-            (Some(protocol::TCP), None) => tcp4(frame.get(0)?, linear),
-            (Some(protocol::UDP), None) => udp4(frame.get(0)?, linear),
-            (None, Some(protocol::TCP)) => tcp6(frame.get(0)?, linear),
-            (None, Some(protocol::UDP)) => udp6(frame.get(0)?, linear),
+            (Some(protocol::TCP), None) => V4::<TCP4>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
+            (Some(protocol::UDP), None) => V4::<UDP4>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
+            (None, Some(protocol::TCP)) => V6::<TCP6>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
+            (None, Some(protocol::UDP)) => V6::<UDP6>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
             _ => None,
         }
     }

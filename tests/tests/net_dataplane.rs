@@ -196,6 +196,16 @@ fn what_stands_in_the_way_is_named_and_what_ran_runs_on() {
         let remedy = format!("splitter detach --pins {}", options.pin_directory.display());
         assert!(error.to_string().contains(&remedy), "{error}");
         set_version(&identity, splitter_ebpf::abi::ABI_VERSION);
+        // A table that the program would reach beyond.
+        let (settings, kept) = (options.pin_directory.join("maps/SETTINGS"), options.pin_directory.join("kept"));
+        fs::rename(&settings, &kept).expect("moved");
+        let short = aya::maps::Array::<aya::maps::MapData, [u8; 32]>::create(1, 0).expect("made");
+        short.pin(&settings).expect("pinned");
+        let error = open_error(options);
+        assert!(matches!(error, OpenError::Unadoptable { .. }), "{error}");
+        assert!(error.to_string().contains("SETTINGS has 32 octets, and not 64"), "{error}");
+        fs::remove_file(&settings).expect("removed");
+        fs::rename(&kept, &settings).expect("moved back");
         let running = kernel::open(options).expect("adopted again");
         assert!(matches!(kernel::remove_abandoned(&options.pin_directory), Err(OpenError::InUse { .. })), "an agent runs");
         drop(running);

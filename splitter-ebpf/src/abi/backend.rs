@@ -68,8 +68,7 @@ impl Backend {
     #[must_use]
     pub fn way(&self) -> Option<(&Way, u16)> {
         let selected = self.selected.load();
-        // Written out, not indexed: a variable index into a map value is one more bound for the verifier to track.
-        let way = if selected & 1 == 0 { &self.ways[0] } else { &self.ways[1] };
+        let way = &self.ways[(selected & 1) as usize];
         let vlan = (selected >> 16) as u16 & 0xfff;
         if way.interface == 0 { None } else { Some((way, vlan)) }
     }

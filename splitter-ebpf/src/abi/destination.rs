@@ -56,7 +56,8 @@ impl Destination {
 pub const fn destination_indexes(seed: u64, address: Address, port: u16, protocol: u8) -> (u32, u32) {
     let key = address.low ^ address.high.rotate_left(23) ^ port as u64 ^ (protocol as u64) << 16;
     let shift = 64 - DESTINATIONS.ilog2();
-    let first = key.wrapping_mul(seed | 1) >> shift;
+    // Shifted, as it stands in the word with the generation below it: so that word serves as it is.
+    let first = key.wrapping_mul(seed << 1 | 1) >> shift;
     let second = key.wrapping_mul(seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15 | 1) >> shift;
     (first as u32, second as u32)
 }

@@ -2,26 +2,27 @@
 
 use aya_ebpf::bindings::xdp_md;
 use splitter_ebpf::{
-    abi::{BUCKET, Backend, Service, Settings, flags},
+    abi::{BUCKET, Backend, Bucket, Service, Settings, SharedWord, flags},
     affinity::{self, State, Word},
     bench::Step,
-    frame::{Frame, Octets},
+    frame::Frame,
     hash::{self, Hash},
     header::{Fragment, Packet, protocol},
     reason::{Drop, Refuse, Skip},
     stamp::Stamp,
     tcp::{self, Event},
+    usual::Usual,
 };
 
 use super::{
-    Exit, Stop, connection, count,
-    forward::{self, WayOut},
+    Exit, Stop, act, connection, count,
+    forward::{self, WayOut, exit},
     fragment,
-    kernel::Kernel,
+    kernel::{Arrival, Kernel},
     maps,
     opening::{self, Not},
     refuse, signal, steps, trace,
-    usual::Asked,
+    usual::{Asked, protocol_of},
 };
 
 /// A known connection: the place of its word, the word, and its backend.
@@ -78,78 +79,101 @@ pub fn forward<const FRAGS: bool>(
     way_out.take(frame)
 }
 
-/// A usual packet from a client to a `dsr` service that does nothing special.
-#[inline(always)]
-pub fn usual<const EXACT: bool>(
-    head: &mut Octets,
+/// A usual packet from a client to a `dsr` service that does nothing special: what it's made of, and what is known of its connection.
+struct Usually<'a, U> {
+    packet: U,
+    arrival: Arrival,
     settings: &'static Settings,
-    packet: &Packet,
-    asked: &Asked,
-) -> Option<Result<u32, Stop>> {
-    let &Asked { number, service, .. } = asked;
-    let udp = packet.protocol == protocol::UDP;
-    let flow = hash::client(service.seed, packet.source, packet.source_port);
-    let key = flow.of_service(number);
+    asked: &'a Asked,
+    flow: Hash,
+}
+
+/// What becomes of it.
+#[inline(always)]
+pub fn usual<const EXACT: bool>(packet: impl Usual, arrival: Arrival, settings: &'static Settings, asked: &Asked) -> Option<u32> {
+    let udp = protocol_of(&packet) == protocol::UDP;
+    let flow = hash::client(asked.service.seed, packet.source(), packet.source_port());
+    let usually = Usually { packet, arrival, settings, asked, flow };
+    let key = flow.of_service(asked.number);
     steps::end(Step::Hashed, || key.0);
-    let (first, second) = affinity::buckets(key, settings.affinity_mask);
-    let first = maps::affinity(first)?;
-    let known = match affinity::find(first, key) {
-        Some((way, word)) => Some((&first.words[way], word)),
-        None => {
-            let second = maps::affinity(second)?;
-            affinity::find(second, key).map(|(way, word)| (&second.words[way], word))
+    let first = maps::affinity(affinity::buckets(key, settings.affinity_mask).0)?;
+    // Asked for where it's needed: computed beforehand, it'd be computed for most packets in vain.
+    let second = || maps::affinity(affinity::buckets(key, settings.affinity_mask).1);
+    let flags = usually.packet.flags();
+    if udp || tcp::goes_on(flags) {
+        // The place is looked for apart from the word, which is all that most packets need.
+        let known = match affinity::find_established(first, key) {
+            Some((way, word)) => Some((&first.words[way], word)),
+            None => {
+                let second = second()?;
+                affinity::find_established(second, key).map(|(way, word)| (&second.words[way], word))
+            }
+        };
+        match known {
+            Some((cell, word)) => return usually.goes_on::<EXACT>(cell, word),
+            None if !udp => return None,
+            None => {}
         }
-    };
-    let now = maps::now(settings);
-    let (backend, way_out) = match known {
-        Some((cell, word)) => {
-            steps::end(Step::Known, || word.0);
-            let record = maps::backend(word.value())?;
-            let is_on_its_way = matches!(word.state(), Some(State::Established))
-                && u32::from(record.service) == number
-                && (udp || tcp::goes_on(packet.flags));
-            if !is_on_its_way {
+    } else if !tcp::opens(flags) {
+        return None;
+    }
+    let is_known = affinity::find(first, key).is_some() || affinity::find(second()?, key).is_some();
+    if is_known { None } else { usually.opens::<EXACT>(first, key) }
+}
+
+impl<U: Usual> Usually<'_, U> {
+    /// Of an established connection.
+    #[inline(always)]
+    fn goes_on<const EXACT: bool>(self, cell: &SharedWord, word: Word) -> Option<u32> {
+        steps::end(Step::Known, || word.0);
+        let record = maps::backend(word.value())?;
+        if u32::from(record.service) != self.asked.number {
+            return None;
+        }
+        let way_out = WayOut::untagged(record)?;
+        steps::end(Step::Backend, || 0);
+        let now = maps::now(self.settings);
+        if word.stamp() != now {
+            // UDP: its next datagram may be another exchange.
+            if U::PROTOCOL == protocol::UDP && word.stamp().age(now) > self.asked.service.udp {
                 return None;
             }
-            let way_out = WayOut::untagged(record)?;
-            steps::end(Step::Backend, || 0);
-            if word.stamp() != now {
-                // UDP: its next datagram may be another exchange.
-                if udp && word.stamp().age(now) > service.udp {
-                    return None;
-                }
-                // Whoever has written meanwhile has the newer word.
-                let _written = cell.exchange::<EXACT>(word.0, word.touched(State::Established, now).0);
-            }
-            steps::end(Step::Kept, || 0);
-            (word.value(), way_out)
+            // Whoever has written meanwhile has the newer word.
+            let _written = cell.exchange::<EXACT>(word.0, word.touched(State::Established, now).0);
         }
-        None => {
-            steps::end(Step::Known, || 0);
-            if !udp && !tcp::opens(packet.flags) {
-                return None;
-            }
-            let cell = affinity::free(first, key).map(|way| &first.words[way])?;
-            let now = maps::moment();
-            let (backend, record) = forward::choose_usual(settings, packet, asked, flow, now)?;
-            let way_out = WayOut::untagged(record)?;
-            steps::end(Step::Chosen, || 0);
-            let counted = signal::Place::usual(number, service, record.cohort, now)?;
-            if !cell.exchange::<EXACT>(0, Word::attempt(key, backend, now.fine()).0) {
-                return None;
-            }
-            count::opened(settings, backend);
-            counted.count();
-            if !udp {
-                signal::begins(key, now);
-            }
-            steps::end(Step::Kept, || 0);
-            (backend, way_out)
+        steps::end(Step::Kept, || 0);
+        Some(self.leaves(word.value(), way_out))
+    }
+
+    /// The first of its connection, to which a place in its first bucket is given, if there is one.
+    #[inline(always)]
+    fn opens<const EXACT: bool>(self, bucket: &Bucket, key: Hash) -> Option<u32> {
+        steps::end(Step::Known, || 0);
+        let Self { settings, asked, .. } = self;
+        let cell = affinity::free(bucket, key).map(|way| &bucket.words[way])?;
+        let now = maps::moment();
+        let (backend, record) = forward::choose_usual(settings, &self.packet, asked, self.flow, now)?;
+        let way_out = WayOut::untagged(record)?;
+        steps::end(Step::Chosen, || 0);
+        let counted = signal::Place::usual(asked.number, asked.service, record.cohort, now)?;
+        if !cell.exchange::<EXACT>(0, Word::attempt(key, backend, now.fine()).0) {
+            return None;
         }
-    };
-    count::sent(settings, backend, packet.length);
-    steps::end(Step::Counted, || 0);
-    Some(way_out.write(head))
+        count::opened(settings, backend);
+        counted.count();
+        if U::PROTOCOL == protocol::TCP {
+            signal::begins(key, now);
+        }
+        steps::end(Step::Kept, || 0);
+        Some(self.leaves(backend, way_out))
+    }
+
+    #[inline(always)]
+    fn leaves(mut self, backend: u32, way_out: WayOut) -> u32 {
+        count::sent(self.settings, backend, self.packet.length());
+        steps::end(Step::Counted, || 0);
+        act(way_out.write(&mut self.packet.head()).map(|interface| exit(self.arrival, interface)))
+    }
 }
 
 /// What becomes of a known connection with a packet of its client.

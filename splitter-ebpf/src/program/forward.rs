@@ -11,9 +11,15 @@ use splitter_ebpf::{
     moment::Moment,
     reason::{Drop, Refuse, Skip},
     rewrite::{self, OutOfFrame},
+    usual::Usual,
 };
 
-use super::{Exit, Stop, count, kernel::Kernel, maps, steps, usual::Asked};
+use super::{
+    Exit, Stop, count,
+    kernel::{Arrival, Kernel},
+    maps, steps,
+    usual::Asked,
+};
 
 impl From<OutOfFrame> for Stop {
     #[inline(always)]
@@ -46,7 +52,7 @@ pub fn choose(
 #[inline(always)]
 pub fn choose_usual(
     settings: &Settings,
-    packet: &Packet,
+    packet: &impl Usual,
     asked: &Asked,
     flow: Hash,
     now: Moment,
@@ -55,7 +61,7 @@ pub fn choose_usual(
         return None;
     }
     let subject = Subject::under(asked.number, asked.service, asked.control);
-    let decision = decision::decide(&maps::Maps, &subject, packet.source, flow);
+    let decision = decision::decide(&maps::Maps, &subject, packet.source(), flow);
     let (_, backend) = decision.backend?;
     if matches!(decision.rule, Rule::Fallback) { None } else { maps::backend(backend).map(|record| (backend, record)) }
 }
@@ -105,12 +111,12 @@ impl WayOut {
         if self.vlan != 0 {
             rewrite::vlan(frame, 0, self.vlan)?;
         }
-        Ok(exit(frame, self.way.interface))
+        Ok(exit(frame.arrival(), self.way.interface))
     }
 }
 
 /// Back, or out by another interface.
 #[inline(always)]
-pub fn exit<const FRAGS: bool>(frame: &Kernel<FRAGS>, interface: u32) -> Exit {
-    if interface == frame.interface() { Exit::Back } else { Exit::Out(interface) }
+pub fn exit(arrival: Arrival, interface: u32) -> Exit {
+    if interface == arrival.interface() { Exit::Back } else { Exit::Out(interface) }
 }

@@ -1,6 +1,6 @@
 //! The frame as the kernel gives it. All packet-pointer `unsafe` is here, and every kernel helper that touches a frame.
 
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, ffi::c_void, hint};
 
 use aya_ebpf::{
     EbpfContext,
@@ -101,6 +101,16 @@ impl<const FRAGS: bool> Kernel<FRAGS> {
         }
     }
 
+    /// The frame's first `N` octets, if they lie in its first piece. As `get_mut(0)`, but that nothing is added to the frame's start, so that no other register has to
+    /// hold it.
+    #[inline(always)]
+    pub fn front<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        // SAFETY: the kernel gives no frame at address 0. (Said, or else whoever makes a reference of it asks.)
+        unsafe { hint::assert_unchecked(self.start != 0) };
+        // SAFETY: `start + N <= end` is checked, and the rest is as in `get_mut`.
+        if self.start + N > self.end { None } else { Some(unsafe { &mut *(self.start as *mut [u8; N]) }) }
+    }
+
     #[inline(always)]
     fn reload(&mut self) {
         // SAFETY: `context` is the pointer that the kernel called the program with; it is valid for the whole run.
@@ -120,6 +130,8 @@ impl<const FRAGS: bool> Kernel<FRAGS> {
         // SAFETY: a register moved onto itself (not nothing: BTF's line information can't have two lines for one instruction). It keeps LLVM from computing the address a second time for the access: the verifier knows only of the
         // register that was compared with the end that it points into the frame.
         unsafe { asm!("{address} = {address}", address = inout(reg) address, options(pure, nomem, nostack)) };
+        // SAFETY: the kernel gives no frame at address 0, and what was added is small. (Said, or else whoever makes a reference of it asks.)
+        unsafe { hint::assert_unchecked(address != 0) };
         if address + N > self.end { None } else { Some(address) }
     }
 }

@@ -3,6 +3,8 @@
 //! All arrays are mapped into the agent's memory: it reads and writes them without a system call. "The agent" is one process at a time,
 //! held to that by a lock.
 
+use core::{arch::asm, cell::UnsafeCell, mem::MaybeUninit};
+
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
@@ -26,6 +28,24 @@ use splitter_ebpf::{
 
 use super::kernel::Kernel;
 
+/// A table in a map of one value, which is the whole of it: the program has the value's address in an instruction, where a lookup is about eleven and a branch. Its size is fixed, and
+/// kernels as 5.10 and 6.1 take values of 4 MiB at most. The agent makes the map before it loads the program, see `dataplane/direct.rs`.
+#[repr(transparent)]
+struct Direct<T>(UnsafeCell<MaybeUninit<T>>);
+
+// SAFETY: it's never used but by its address.
+unsafe impl<T> Sync for Direct<T> {}
+
+impl<T> Direct<T> {
+    /// Where it lies. The address is the only thing that's ever asked of it here: to the compiler its value is zeroes that somebody else might have written over, for the symbol is to be
+    /// seen from outside. Were it not, a load would be taken for one of zero; every test of the program would see that
+    /// at once.
+    #[inline(always)]
+    const fn address(&self) -> *const T {
+        self.0.get().cast()
+    }
+}
+
 /// Sizes are set by the agent when it makes the maps; those that stand here serve as the smallest.
 const MMAP: u32 = BPF_F_MMAPABLE;
 
@@ -34,12 +54,14 @@ const MMAP: u32 = BPF_F_MMAPABLE;
 static IDENTITY: Array<Identity> = Array::pinned(1, MMAP);
 
 /// Written by the agent before it attaches; afterwards `destinations` alone changes, by one store. Read with every packet.
-#[map]
-static SETTINGS: Array<Settings> = Array::pinned(1, MMAP);
+#[unsafe(link_section = ".bss.settings")]
+#[unsafe(no_mangle)]
+static SETTINGS: Direct<Settings> = Direct(UnsafeCell::new(MaybeUninit::zeroed()));
 
 /// Two generations. The agent writes the one that isn't in force, then switches `Settings::destinations`. Read with every packet.
-#[map]
-static DESTINATIONS: Array<abi::Destination> = Array::pinned(2 * DESTINATION_COUNT, MMAP);
+#[unsafe(link_section = ".bss.destinations")]
+#[unsafe(no_mangle)]
+static DESTINATIONS: Direct<[abi::Destination; 2 * DESTINATION_COUNT as usize]> = Direct(UnsafeCell::new(MaybeUninit::zeroed()));
 
 /// Written by the agent: a record before any destination names it, its tables of the other generation, its control word. Read with every packet.
 #[map]
@@ -248,7 +270,7 @@ pub fn packet() -> Option<&'static Packet> {
 /// The settings, once an agent has filled them in.
 #[inline(always)]
 pub fn settings() -> Option<&'static Settings> {
-    SETTINGS.get(0).filter(|settings| settings.cpus != 0)
+    Some(settings_as_they_are()).filter(|settings| settings.cpus != 0)
 }
 
 /// A destination's entry.
@@ -257,20 +279,35 @@ fn entry(settings: &Settings, address: Address, port: u16, protocol: u8, family:
     let word = settings.destinations.load();
     let first_of_generation = (word & 1) as u32 * DESTINATION_COUNT;
     let (first, second) = abi::destination_indexes(word >> 1, address, port, protocol);
-    let entry = DESTINATIONS.get(first_of_generation + first)?;
+    let entry = destination(first_of_generation + first);
     if entry.is(address, port, protocol, family) {
         return Some(entry);
     }
     if entry.overflow == 0 {
         return None;
     }
-    DESTINATIONS.get(first_of_generation + second).filter(|entry| entry.is(address, port, protocol, family))
+    Some(destination(first_of_generation + second)).filter(|entry| entry.is(address, port, protocol, family))
 }
 
 /// The settings, filled in or not.
 #[inline(always)]
-pub fn settings_as_they_are() -> Option<&'static Settings> {
-    SETTINGS.get(0)
+pub fn settings_as_they_are() -> &'static Settings {
+    // SAFETY: it lives as long as the program, and every value of its integers is valid.
+    unsafe { &*SETTINGS.address() }
+}
+
+/// An entry of the destinations' table, by its number through both generations.
+#[inline(always)]
+fn destination(number: u32) -> &'static abi::Destination {
+    const SIZE: usize = size_of::<abi::Destination>();
+    const { assert!(SIZE.is_power_of_two()) };
+    let mut offset = number as usize * SIZE;
+    // SAFETY: arithmetic. LLVM knows that no number is too great, and would leave out what shows it to the verifier.
+    unsafe {
+        asm!("{offset} &= {mask}", offset = inout(reg) offset, mask = const size_of_val(&DESTINATIONS) - SIZE, options(pure, nomem, nostack));
+    }
+    // SAFETY: the mask leaves the offset of an element of the table, whose elements are aligned to its size.
+    unsafe { &*DESTINATIONS.address().cast::<abi::Destination>().byte_add(offset) }
 }
 
 /// The service at an address and port, and its number.
@@ -301,8 +338,11 @@ pub fn nat_at(settings: &Settings, address: Address, family: Family) -> Option<u
 /// How far into the NAT range a port (as loaded) is.
 #[inline(always)]
 pub fn nat_port(settings: &Settings, port: u16) -> Option<u32> {
-    let offset = u32::from(u16::from_be(port)).wrapping_sub(u32::from(settings.nat_low));
-    if offset < u32::from(settings.nat_count) { Some(offset) } else { None }
+    // SAFETY: both are references' fields. Read anew each time: kept from one question to the next, they'd lie on the stack.
+    let (low, count) =
+        unsafe { ((&raw const settings.nat_low).read_volatile(), (&raw const settings.nat_count).read_volatile()) };
+    let offset = u32::from(u16::from_be(port)).wrapping_sub(u32::from(low));
+    if offset < u32::from(count) { Some(offset) } else { None }
 }
 
 /// A service by its number.

@@ -105,7 +105,7 @@ pub fn splitter_clock(_context: XdpContext) -> u32 {
 #[inline(always)]
 fn run<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> u32 {
     match usual::split(frame) {
-        Some(outcome) => act(outcome),
+        Some(action) => action,
         None => {
             maps::leave_to_any(frame);
             // Nobody is there only before the agent has put it there.

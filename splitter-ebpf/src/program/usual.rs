@@ -5,18 +5,12 @@
 use splitter_ebpf::{
     abi::{Control, Service, Settings, flags},
     bench::Step,
-    frame::{Frame, Octets},
-    header::{Packet, protocol},
+    header::{Family, protocol},
     reason::Skip,
-    usual::{self, Head},
+    usual::{Head, TCP4, TCP6, UDP4, UDP6, Usual, V4, V6},
 };
 
-use super::{
-    Exit, Stop, dsr,
-    forward::exit,
-    kernel::{Arrival, Kernel},
-    maps, nat, steps,
-};
+use super::{Stop, act, dsr, kernel::Kernel, maps, nat, steps};
 
 /// The service that a client asks for, as it stands.
 pub struct Asked {
@@ -28,70 +22,72 @@ pub struct Asked {
     pub control: Control,
 }
 
-/// What becomes of the frame, if it's a usual one.
+/// What becomes of the frame, as an action, if it's a usual one. Each path says so at its own end: brought together, they'd pass on what they know by memory.
 #[inline(always)]
-pub fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Option<Result<Exit, Stop>> {
-    let settings = maps::settings_as_they_are()?;
+pub fn split<const FRAGS: bool>(frame: &mut Kernel<FRAGS>) -> Option<u32> {
+    let settings = maps::settings_as_they_are();
     steps::end(Step::Entered, || 0);
-    let head = Head::of(frame)?;
+    let head = Head(frame.front()?);
     // Four paths, each of which knows its kind, and so where everything lies.
     if let Some(protocol) = head.protocol4() {
         match protocol {
-            protocol::TCP => steer(frame, settings, usual::tcp4),
-            protocol::UDP => steer(frame, settings, usual::udp4),
+            protocol::TCP => steer(frame, settings, V4::<TCP4>::of),
+            protocol::UDP => steer(frame, settings, V4::<UDP4>::of),
             _ => None,
         }
     } else {
         match head.protocol6()? {
-            protocol::TCP => steer(frame, settings, usual::tcp6),
-            protocol::UDP => steer(frame, settings, usual::udp6),
+            protocol::TCP => steer(frame, settings, V6::<TCP6>::of),
+            protocol::UDP => steer(frame, settings, V6::<UDP6>::of),
             _ => None,
         }
     }
 }
 
 #[inline(always)]
-fn steer<const FRAGS: bool, const N: usize>(
-    frame: &mut Kernel<FRAGS>,
+fn steer<'a, const FRAGS: bool, const N: usize, U: Usual>(
+    frame: &'a mut Kernel<FRAGS>,
     settings: &'static Settings,
-    read: impl FnOnce(&[u8; N], usize) -> Option<Packet>,
-) -> Option<Result<Exit, Stop>> {
+    read: impl FnOnce(&'a mut [u8; N], usize) -> Option<U>,
+) -> Option<u32> {
     let (linear, arrival) = (frame.linear(), frame.arrival());
     // All headers in one piece that's asked for once.
-    let head: &mut [u8; N] = frame.get_mut(0)?;
-    let packet = read(head, linear)?;
-    steps::end(Step::Parsed, || packet.length.into());
-    match interface::<FRAGS>(&mut Octets(head), arrival, settings, &packet)? {
-        Ok(interface) => Some(Ok(exit(frame, interface))),
-        Err(stop) => Some(Err(stop)),
-    }
-}
-
-/// Rewrites the headers and says by which interface they leave.
-#[inline(always)]
-fn interface<const EXACT: bool>(
-    head: &mut Octets,
-    arrival: Arrival,
-    settings: &'static Settings,
-    packet: &Packet,
-) -> Option<Result<u32, Stop>> {
-    if maps::nat_port(settings, packet.destination_port).is_some()
-        && let Some(nat) = maps::nat_at(settings, packet.destination, packet.family)
+    let packet = read(frame.front()?, linear)?;
+    steps::end(Step::Parsed, || packet.length().into());
+    if maps::nat_port(settings, packet.destination_port()).is_some()
+        && let Some(nat) = maps::nat_at(settings, packet.destination(), U::FAMILY)
     {
         steps::end(Step::Asked, || nat.into());
-        return nat::usual_reply::<EXACT>(head, settings, packet, nat);
+        return nat::usual_reply::<FRAGS>(packet, arrival, settings, nat);
     }
-    let Some((number, service)) = maps::service_of(settings, packet) else {
+    let Some((number, service)) = service_of(settings, &packet) else {
         // Before an agent has filled in the settings, nothing is found either, for another reason.
-        return if settings.cpus == 0 { None } else { Some(Err(Stop::Skip(Skip::NotOurs))) };
+        return if settings.cpus == 0 { None } else { Some(act(Err(Stop::Skip(Skip::NotOurs)))) };
     };
     let control = service.control();
     steps::end(Step::Asked, || u64::from(number) + control.0);
     if control.is_special() {
         None
     } else if service.has(flags::NAT) {
-        nat::usual::<EXACT>(head, arrival, settings, packet, &Asked { number, service, control })
+        nat::usual::<FRAGS>(packet, arrival, settings, &Asked { number, service, control })
     } else {
-        dsr::usual::<EXACT>(head, settings, packet, &Asked { number, service, control })
+        dsr::usual::<FRAGS>(packet, arrival, settings, &Asked { number, service, control })
     }
+}
+
+#[inline(always)]
+fn service_of<U: Usual>(settings: &Settings, packet: &U) -> Option<(u32, &'static Service)> {
+    maps::service_at(settings, packet.destination(), packet.destination_port(), U::PROTOCOL, U::FAMILY)
+}
+
+/// A usual packet's family.
+#[inline(always)]
+pub fn family_of<U: Usual>(_packet: &U) -> Family {
+    U::FAMILY
+}
+
+/// A usual packet's protocol.
+#[inline(always)]
+pub fn protocol_of<U: Usual>(_packet: &U) -> u8 {
+    U::PROTOCOL
 }

@@ -25,7 +25,9 @@ use splitter_ebpf::abi::{
 };
 
 use super::{
-    ApplyError, capabilities, features,
+    ApplyError, capabilities,
+    direct::{self, Direct, Table},
+    features,
     mapped::{Mapped, Plain},
     object::PROGRAM,
 };
@@ -304,7 +306,11 @@ pub fn load(
         }
         fresh
     };
-    let mut ebpf = load_object(object, &pins, sizes).map_err(|error| explain_load(directory, adopted, &error))?;
+    let direct = Direct::at(&pins).map_err(|error| match adopted {
+        true => OpenError::Unadoptable { directory: directory.to_owned(), why: error.to_string() },
+        false => OpenError::kernel("making the maps", error),
+    })?;
+    let mut ebpf = load_object(object, &pins, sizes, &direct).map_err(|error| explain_load(directory, adopted, &error))?;
     let (program, verified) = load_program(&mut ebpf)?;
     xdp(&mut ebpf, CLOCK)?.load().map_err(|error| explain_program("loading the clock", &error))?;
     let (mapped, networks, networks_room) = take_maps(&mut ebpf)?;
@@ -319,9 +325,10 @@ pub fn load(
     Ok(Loaded { ebpf, maps: mapped, networks: Some(networks), networks_room, program, adopted, verified })
 }
 
-fn load_object(object: &[u8], pins: &Path, sizes: &Sizes) -> Result<Ebpf, EbpfError> {
+fn load_object(object: &[u8], pins: &Path, sizes: &Sizes, direct: &Direct) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(pins);
+    direct.put_into(&mut loader);
     for (name, entries) in sizes.entries() {
         loader.map_max_entries(name, entries.max(1));
     }
@@ -389,8 +396,8 @@ pub type NetworksMap = LpmTrie<MapData, [u8; 20], u8>;
 fn take_maps(ebpf: &mut Ebpf) -> Result<(Maps, NetworksMap, usize), OpenError> {
     let maps = Maps {
         identity: mapped(ebpf, "IDENTITY")?,
-        settings: mapped(ebpf, "SETTINGS")?,
-        destinations: mapped(ebpf, "DESTINATIONS")?,
+        settings: directly_mapped(ebpf, direct::SETTINGS)?,
+        destinations: directly_mapped(ebpf, direct::DESTINATIONS)?,
         services: mapped(ebpf, "SERVICES")?,
         backends: mapped(ebpf, "BACKENDS")?,
         maglev: mapped(ebpf, "MAGLEV")?,
@@ -446,6 +453,18 @@ fn mapped<T: Plain>(ebpf: &Ebpf, name: &str) -> Result<Mapped<T>, OpenError> {
     let length = room(map).map_err(|error| failed(error.to_string()))?;
     let Map::Array(data) = map else { return Err(failed("it isn't an array".to_owned())) };
     Mapped::new(data.fd(), length).map_err(|error| failed(error.to_string()))
+}
+
+/// The memory of a table that is its map's only value.
+fn directly_mapped<T: Plain>(ebpf: &Ebpf, table: Table) -> Result<Mapped<T>, OpenError> {
+    let failed = |why: String| OpenError::kernel(format!("mapping {} into memory", table.name), why);
+    match ebpf.map(table.section) {
+        Some(Map::Array(data)) => {
+            Mapped::new(data.fd(), table.octets / size_of::<T>()).map_err(|error| failed(error.to_string()))
+        }
+        Some(_) => Err(failed("it isn't an array".to_owned())),
+        None => Err(no_map(table.name)),
+    }
 }
 
 fn check_version(directory: &Path, identity: &Path) -> Result<(), OpenError> {

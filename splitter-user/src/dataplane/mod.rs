@@ -8,6 +8,7 @@ mod attach;
 mod capabilities;
 mod clock;
 mod destinations;
+pub mod direct;
 pub mod fake;
 pub mod features;
 pub mod kernel;

@@ -7,7 +7,7 @@ use splitter_ebpf::{
     affinity,
     bench::Step,
     checksum::Delta,
-    frame::{Frame, Octets},
+    frame::Frame,
     hash::{self, Hash},
     header::{Fragment, Packet, protocol},
     moment::Moment,
@@ -15,16 +15,17 @@ use splitter_ebpf::{
     rewrite::{self, Deltas, End},
     stamp::Stamp,
     tcp::{self, Change, Event, Side, SlotWord, Timing},
+    usual::Usual,
 };
 
 use self::open::{NO_PLACE, NO_SLOT, open, open_usual};
 use super::{
-    Exit, Stop, connection, count,
+    Exit, Stop, act, connection, count,
     forward::{WayOut, exit},
     fragment,
     kernel::{Arrival, Kernel},
     maps, opening, refuse, signal, steps, trace,
-    usual::Asked,
+    usual::{Asked, family_of, protocol_of},
 };
 
 /// A connection, by whichever side its packet came.
@@ -209,33 +210,33 @@ pub fn forward<const FRAGS: bool>(
 /// A usual packet from a client to a `nat` service that does nothing special.
 #[inline(always)]
 pub fn usual<const EXACT: bool>(
-    head: &mut Octets,
+    mut packet: impl Usual,
     arrival: Arrival,
     settings: &'static Settings,
-    packet: &Packet,
     asked: &Asked,
-) -> Option<Result<u32, Stop>> {
+) -> Option<u32> {
     let &Asked { number, service, .. } = asked;
-    if packet.ttl <= 1 {
+    if packet.ttl() <= 1 {
         return None;
     }
-    let flow = hash::client(service.seed, packet.source, packet.source_port);
+    let flow = hash::client(service.seed, packet.source(), packet.source_port());
     let key = flow.of_service(number);
     steps::end(Step::Hashed, || key.0);
     let (first, second) = affinity::buckets(key, settings.nat_mask);
     let first = maps::nat_affinity(first)?;
-    let known = match affinity::find(first, key) {
+    // A word's state here is never another, its slot's word has the connection's.
+    let known = match affinity::find_established(first, key) {
         Some((_, word)) => Some(word.value()),
-        None => affinity::find(maps::nat_affinity(second)?, key).map(|(_, word)| word.value()),
+        None => affinity::find_established(maps::nat_affinity(second)?, key).map(|(_, word)| word.value()),
     };
     steps::end(Step::Known, || known.unwrap_or(0).into());
     let index = match known {
         Some(index) => index,
-        None => open_usual::<EXACT>(head, arrival, settings, packet, asked, flow)?,
+        None => open_usual::<EXACT>(&mut packet, arrival, settings, asked, flow)?,
     };
     let slot = maps::slot(index)?;
-    let is_its_slot = slot.client.is(packet.source, packet.family)
-        && u16::from_ne_bytes(slot.client_port) == packet.source_port
+    let is_its_slot = slot.client.is(packet.source(), family_of(&packet))
+        && u16::from_ne_bytes(slot.client_port) == packet.source_port()
         && u32::from(slot.service) == number;
     if !is_its_slot {
         return None;
@@ -246,47 +247,52 @@ pub fn usual<const EXACT: bool>(
     let way_out = WayOut::untagged(backend)?;
     steps::end(Step::Backend, || 0);
     if known.is_some() {
-        passes(settings, packet, service, slot, Side::Client)?.store::<EXACT>(slot);
+        passes(settings, &packet, service, slot, Side::Client)?.store::<EXACT>(slot);
     }
     steps::end(Step::Kept, || 0);
-    count::sent(settings, u32::from(slot.backend), packet.length);
+    count::sent(settings, u32::from(slot.backend), packet.length());
     steps::end(Step::Counted, || 0);
     let (from, to) = (connection.nat_end(), connection.backend_end());
-    Some(rewrite::ends(head, packet, from, to, connection.deltas()).map_err(Stop::from).and_then(|()| {
+    let read = packet.packet();
+    let head = &mut packet.head();
+    let written = rewrite::ends(head, &read, from, to, connection.deltas()).map_err(Stop::from).and_then(|()| {
         steps::end(Step::Rewritten, || 0);
         way_out.write(head)
-    }))
+    });
+    Some(act(written.map(|interface| exit(arrival, interface))))
 }
 
 /// A usual packet to one of this NAT address's ports.
 #[inline(always)]
 pub fn usual_reply<const EXACT: bool>(
-    head: &mut Octets,
+    mut packet: impl Usual,
+    arrival: Arrival,
     settings: &'static Settings,
-    packet: &Packet,
     nat: u32,
-) -> Option<Result<u32, Stop>> {
-    let index = slot_at(settings, nat, packet.destination_port, packet.protocol)?;
+) -> Option<u32> {
+    let index = slot_at(settings, nat, packet.destination_port(), protocol_of(&packet))?;
     let slot = maps::slot(index)?;
     steps::end(Step::Slot, || slot.backend.into());
     let service = maps::service(u32::from(slot.service))?;
     let backend = maps::backend(u32::from(slot.backend))?;
     let connection = Connection { index, slot, service, backend, nat: maps::nat(nat)? };
-    let is_reply = connection.backend_end() == End { address: packet.source, port: packet.source_port };
-    if !is_reply || packet.ttl <= 1 || slot.tag_count != 0 || service.control().is_special() {
+    let is_reply = connection.backend_end() == End { address: packet.source(), port: packet.source_port() };
+    if !is_reply || packet.ttl() <= 1 || slot.tag_count != 0 || service.control().is_special() {
         return None;
     }
     steps::end(Step::Backend, || 0);
-    passes(settings, packet, service, slot, Side::Backend)?.store::<EXACT>(slot);
+    passes(settings, &packet, service, slot, Side::Backend)?.store::<EXACT>(slot);
     steps::end(Step::Kept, || 0);
-    count::received(settings, u32::from(slot.backend), packet.length);
+    count::received(settings, u32::from(slot.backend), packet.length());
     steps::end(Step::Counted, || 0);
     let (from, to) = (connection.service_end(), connection.client());
-    let written = rewrite::ends(head, packet, from, to, connection.deltas().reversed()).and_then(|()| {
+    let read = packet.packet();
+    let head = &mut packet.head();
+    let written = rewrite::ends(head, &read, from, to, connection.deltas().reversed()).and_then(|()| {
         steps::end(Step::Rewritten, || 0);
         rewrite::macs(head, slot.macs)
     });
-    Some(written.map(|()| slot.interface).map_err(Stop::from))
+    Some(act(written.map(|()| exit(arrival, slot.interface)).map_err(Stop::from)))
 }
 
 /// A slot's word after a packet that changes nothing in it but the stamp.
@@ -307,14 +313,14 @@ impl Touched {
 
 /// The word after this packet, if its connection is established and goes on.
 #[inline(always)]
-fn passes(settings: &Settings, packet: &Packet, service: &Service, slot: &Slot, side: Side) -> Option<Touched> {
-    let udp = packet.protocol == protocol::UDP;
+fn passes(settings: &Settings, packet: &impl Usual, service: &Service, slot: &Slot, side: Side) -> Option<Touched> {
+    let udp = protocol_of(packet) == protocol::UDP;
     let before = SlotWord(slot.word.load());
     let now = maps::now(settings);
     let goes_on = if udp {
         before.stamp() == now || before.stamp().age(now) <= service.udp
     } else {
-        tcp::goes_on(packet.flags) && (before.is_settled(side) || packet.data == 0)
+        tcp::goes_on(packet.flags()) && (before.is_settled(side) || packet.data() == 0)
     };
     if goes_on && matches!(before.state(), Some(tcp::State::Established)) {
         Some(Touched { before, after: before.touched(now) })
@@ -478,5 +484,5 @@ pub fn way_back<const FRAGS: bool>(frame: &mut Kernel<FRAGS>, connection: &Conne
     if slot.tag_count > 1 {
         rewrite::vlan(frame, 1, u16::from_be_bytes(slot.tags[1]))?;
     }
-    Ok(exit(frame, slot.interface))
+    Ok(exit(frame.arrival(), slot.interface))
 }

@@ -5,13 +5,13 @@ use splitter_ebpf::{
     abi::{BUCKET, Backend, Macs, Nat, Settings, SharedWord, Slot, flags},
     affinity::{self, State, Word, Yield},
     bench::Step,
-    frame::Octets,
     hash::{self, Hash},
     header::{Packet, protocol},
     moment::Moment,
     reason::{Drop, Refuse, Skip},
     rewrite::{self, Deltas, End},
     tcp::{self, SlotWord},
+    usual::Usual,
 };
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
         maps::{self, Opening},
         opening::{self, Not},
         refuse, signal, steps,
-        usual::Asked,
+        usual::{Asked, protocol_of},
     },
     Connection,
 };
@@ -36,15 +36,14 @@ const NEAR: u64 = 8;
 /// Opens a connection whose bucket has room and whose turn's port is free; returns its slot's number.
 #[inline(always)]
 pub fn open_usual<const EXACT: bool>(
-    head: &Octets,
+    packet: &mut impl Usual,
     arrival: Arrival,
     settings: &'static Settings,
-    packet: &Packet,
     asked: &Asked,
     flow: Hash,
 ) -> Option<u32> {
-    let udp = packet.protocol == protocol::UDP;
-    if !udp && !tcp::opens(packet.flags) {
+    let udp = protocol_of(packet) == protocol::UDP;
+    if !udp && !tcp::opens(packet.flags()) {
         return None;
     }
     let now = maps::moment();
@@ -68,11 +67,11 @@ pub fn open_usual<const EXACT: bool>(
         return None;
     }
     steps::end(Step::Port, || index.into());
-    let link = Link { interface: arrival.interface(), macs: rewrite::macs_of(head).ok()?, tags: [[0; 2]; 2], count: 0 };
+    let link = Link { interface: arrival.interface(), macs: rewrite::macs_of(&packet.head()).ok()?, tags: [[0; 2]; 2], count: 0 };
     let place = bucket * BUCKET as u32 + way;
     *turn = offset - cpu * settings.nat_share + 1;
     let new = New { service: asked.number, backend, nat, place, port: port as u16, index };
-    let (slot, cell, word) = new.begin(settings, packet, link, key, now)?;
+    let (slot, cell, word) = new.begin(settings, &packet.packet(), link, key, now)?;
     if !cell.exchange::<EXACT>(0, word.0) {
         slot.word.store(0);
         return None;

@@ -15,6 +15,7 @@ use aya::{
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
 use splitter_ebpf::bench::{Flow, Plan, target};
+use splitter_user::dataplane::direct::Direct;
 
 use crate::rig::{Rig, memory::Memory};
 
@@ -165,9 +166,11 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
 /// Another build on the same maps, as an agent of another version would adopt them.
 fn load_other(object: &Path, maps: &Path, multi_buffer: bool) -> Result<(Ebpf, ProgramFd)> {
     let octets = fs::read(object).with_context(|| format!("reading {}", object.display()))?;
+    let direct = Direct::at(maps).context("the tables that the program addresses directly")?;
     let mut loader = EbpfLoader::new();
-    let mut ebpf =
-        loader.default_map_pin_directory(maps).load(&octets).with_context(|| format!("loading {}", object.display()))?;
+    loader.default_map_pin_directory(maps);
+    direct.put_into(&mut loader);
+    let mut ebpf = loader.load(&octets).with_context(|| format!("loading {}", object.display()))?;
     let program = load(&mut ebpf, if multi_buffer { "splitter_frags" } else { "splitter" })
         .with_context(|| format!("the program of {}", object.display()))?;
     Ok((ebpf, program))
