@@ -1,6 +1,7 @@
 //! What Splitter's integration tests stand on.
 
 pub mod bench;
+pub mod compare;
 pub mod demo;
 pub mod faults;
 pub mod guest;

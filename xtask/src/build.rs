@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 
 use crate::{
     library::{self, Library},
-    linker, program, report, run,
+    program, report, run,
+    tool::LINKER,
     workspace::{self, Workspace},
 };
 
@@ -33,7 +34,7 @@ pub enum Profile {
 /// Every step, in order.
 pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     let library = provision(workspace)?;
-    linker::ensure(workspace)?;
+    LINKER.ensure(workspace)?;
     program::build(workspace, &library)?;
     splitter(workspace, profile)
 }
@@ -41,14 +42,14 @@ pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
 /// The bench's own XDP program; a step of its own, so that nobody else waits for it.
 pub fn bench(workspace: &Workspace) -> Result<()> {
     let library = provision(workspace)?;
-    linker::ensure(workspace)?;
+    LINKER.ensure(workspace)?;
     program::build_bench(workspace, &library)
 }
 
 /// The XDP program once for each step of its path, for `cargo xtask bench --steps`.
 pub fn steps(workspace: &Workspace) -> Result<()> {
     let library = provision(workspace)?;
-    linker::ensure(workspace)?;
+    LINKER.ensure(workspace)?;
     program::build_steps(workspace, &library)
 }
 

@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | oracle | fuzz | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -6,10 +6,11 @@
 //! | `run` | child processes: waiting, time limits, signals, logs |
 //! | `report` | a step's two lines: what it does, how long it took |
 //! | `build` | the steps of `cargo xtask build`, in order |
-//! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
+//! | `tool`, `library`, `apt`, `program` | one step each: bpf-linker (and cargo-fuzz), `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
 //! | `demo`, `bench`, `flip_latency`, `judge` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge` |
-//! | `binary` | what those share: a binary of the tests, built and run in our place |
+//! | `oracle`, `fuzz` | `cargo xtask oracle`, `cargo xtask fuzz` |
+//! | `binary` | what the others share: a binary of the tests, built and run in our place |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
@@ -18,15 +19,17 @@ mod binary;
 mod build;
 mod demo;
 mod flip_latency;
+mod fuzz;
 mod judge;
 mod library;
-mod linker;
+mod oracle;
 mod packages;
 mod program;
 mod report;
 mod results;
 mod run;
 mod test;
+mod tool;
 mod vm;
 mod workspace;
 
@@ -82,6 +85,16 @@ enum Task {
     /// Everything after `judge` goes to the judge itself: `cargo xtask judge --json result.json`;
     /// `cargo xtask judge -- --help` lists what it understands.
     Judge(judge::Options),
+    /// Hold the XDP program against a second implementation, frame by frame, ten million times (as root).
+    ///
+    /// Everything after `oracle` goes to the comparison itself: `cargo xtask oracle --frames 1000000
+    /// --seed 7 --json result.json`; `cargo xtask oracle -- --help` lists what it understands.
+    Oracle(oracle::Options),
+    /// Feed hostile input to whatever reads what others write.
+    ///
+    /// Builds the targets of `fuzz/` and runs each for a while. An input that breaks something is kept
+    /// in `target/fuzz`, and said. Exit code 0: nothing was found; 1: something was.
+    Fuzz(fuzz::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -111,6 +124,8 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bench(options) => bench::bench(&workspace, &options),
         Task::FlipLatency(options) => flip_latency::flip_latency(&workspace, &options),
         Task::Judge(options) => judge::judge(&workspace, &options),
+        Task::Oracle(options) => oracle::oracle(&workspace, &options),
+        Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }

@@ -34,6 +34,8 @@ pub const TESTS: [Tool; 9] = [
 ];
 /// What the bench calls besides: Splitter's peers. A path is a file that is no command.
 const PEERS: &[Tool] = &[("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];
+/// What building the fuzz targets needs besides: libFuzzer is written in C++.
+pub const FUZZ: [Tool; 1] = [("g++", "g++")];
 const STEP: &str = "packages";
 /// Debian asks this program whether a freshly installed service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";

@@ -14,8 +14,9 @@ use splitter_ebpf::bench::Step;
 
 use crate::{
     library::Library,
-    linker, report,
+    report,
     run::{self, Log},
+    tool,
     workspace::Workspace,
 };
 
@@ -87,7 +88,7 @@ fn cargo(workspace: &Workspace, library: &Library, subcommand: &str) -> Result<C
         .args(["--message-format", format])
         // Unstable flags on the stable compiler; nothing but this target's build gets to see it.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("PATH", linker::path(workspace)?);
+        .env("PATH", tool::path(workspace)?);
     // The first two would replace the flags of .cargo/config.toml, without which the object has no BTF.
     for overriding in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", STEP_VARIABLE] {
         command.env_remove(overriding);

@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     build::{self, Profile},
-    packages, program,
+    fuzz, packages, program,
     report::elapsed,
     results::{Row, Tally, Verdict, closing, judge},
     run, vm, workspace,
@@ -49,6 +49,8 @@ enum Group {
     Cli,
     /// examples in the documentation
     Doc,
+    /// hostile input for whatever reads what others write: a short `cargo xtask fuzz`
+    Fuzz,
     /// other kernels, in virtual machines: what `cargo xtask vm --core` runs
     Vm,
 }
@@ -58,7 +60,7 @@ impl Group {
     fn needs_root(self) -> bool {
         match self {
             Self::Unit | Self::Program | Self::Net | Self::Cli => true,
-            Self::Fmt | Self::Clippy | Self::Doc | Self::Vm => false,
+            Self::Fmt | Self::Clippy | Self::Doc | Self::Fuzz | Self::Vm => false,
         }
     }
 
@@ -71,7 +73,7 @@ impl Group {
     fn needs_packages(self) -> bool {
         match self {
             Self::Net | Self::Cli => true,
-            Self::Fmt | Self::Clippy | Self::Unit | Self::Program | Self::Doc | Self::Vm => false,
+            Self::Fmt | Self::Clippy | Self::Unit | Self::Program | Self::Doc | Self::Fuzz | Self::Vm => false,
         }
     }
 }
@@ -90,11 +92,15 @@ enum Work {
     /// A cargo subcommand that passes or fails.
     Tool(Vec<&'static str>),
     ProgramClippy,
+    /// The fuzz targets, which are in a workspace of their own.
+    FuzzClippy,
     /// `cargo test`, its tests counted.
     Tests {
         arguments: Vec<String>,
         may_be_empty: bool,
     },
+    /// The fuzz targets, each for a while.
+    Fuzz,
     /// The tests in virtual machines.
     Vm,
     /// The group has no test target; asked for by name, that is a failure.
@@ -146,6 +152,7 @@ fn plan(groups: &[Group], integration_tests: &[String], asked_for: bool) -> Vec<
 
     if has(Group::Fmt) {
         add("fmt", Work::Tool(vec!["fmt", "--all", "--check"]));
+        add("fmt-fuzz", Work::Tool(vec!["fmt", "--check", "--manifest-path", fuzz::MANIFEST]));
     }
     if groups.iter().any(|group| group.needs_packages()) {
         add("packages", Work::Packages);
@@ -157,6 +164,7 @@ fn plan(groups: &[Group], integration_tests: &[String], asked_for: bool) -> Vec<
         let arguments = vec!["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         add("clippy", Work::Tool(arguments));
         add(program::CLIPPY_STEP, Work::ProgramClippy);
+        add("clippy-fuzz", Work::FuzzClippy);
     }
     if has(Group::Unit) {
         add("unit", tests(&["--package=splitter-ebpf", "--package=splitter-user", "--package=xtask", "--all-targets"], false));
@@ -168,6 +176,9 @@ fn plan(groups: &[Group], integration_tests: &[String], asked_for: bool) -> Vec<
     }
     if has(Group::Doc) {
         add("doc", tests(&["--workspace", "--doc"], true));
+    }
+    if has(Group::Fuzz) {
+        add("fuzz", Work::Fuzz);
     }
     if has(Group::Vm) {
         add("vm", Work::Vm);
@@ -215,6 +226,9 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
         Work::Build => verdict(build::build(workspace, Profile::Dev).and_then(|()| build::bench(workspace))),
         Work::Tool(arguments) => verdict(tool(&mut cargo(workspace, &arguments))),
         Work::ProgramClippy => verdict(build::provision(workspace).and_then(|library| program::clippy(workspace, &library))),
+        Work::FuzzClippy => {
+            verdict(packages::ensure(workspace, &packages::FUZZ).and_then(|()| tool(&mut fuzz_clippy(workspace))))
+        }
         Work::Tests { arguments, may_be_empty } => {
             let mut command = workspace.cargo("test");
             command.arg("--no-fail-fast").args(arguments);
@@ -229,6 +243,13 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
                 Err(error) => verdict(Err(error)),
             }
         }
+        Work::Fuzz => match fuzz::run_all(workspace, &fuzz::Options::short()) {
+            Ok(sum) => {
+                tally += sum;
+                judge(tally, true, false)
+            }
+            Err(error) => verdict(Err(error)),
+        },
         Work::Vm => match vm::run_all(workspace, &vm::Options::core(offline)) {
             Ok(vm::Done { sum, untested }) => {
                 tally += Tally { passed: sum.passed, failed: sum.failed, ignored: 0 };
@@ -247,6 +268,14 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
     let row = Row { name, verdict, tally, took: started.elapsed() };
     println!("== {name}: {} ({})", outcome(&row), elapsed(row.took));
     row
+}
+
+/// What it has of the workspace's own dependencies was looked at before, in the same target directory.
+fn fuzz_clippy(workspace: &Workspace) -> Command {
+    let mut command =
+        cargo(workspace, &["clippy", "--locked", "--manifest-path", fuzz::MANIFEST, "--lib", "--bins", "--examples"]);
+    command.arg("--target-dir").arg(&workspace.target).args(["--", "-D", "warnings"]);
+    command
 }
 
 fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
@@ -315,12 +344,35 @@ mod tests {
         let targets = ["cli", "nat", "program_decode", "share"].map(str::to_owned);
         let plan = plan(Group::value_variants(), &targets, false);
         let names: Vec<_> = plan.iter().map(|check| check.name).collect();
-        assert_eq!(names, ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc", "vm"]);
+        let expected = [
+            "fmt",
+            "fmt-fuzz",
+            "packages",
+            "build",
+            "clippy",
+            "clippy-bpf",
+            "clippy-fuzz",
+            "unit",
+            "program",
+            "net",
+            "cli",
+            "doc",
+            "fuzz",
+            "vm",
+        ];
+        assert_eq!(names, expected);
         for target in targets {
             let argument = format!("--test={target}");
             let holders = plan.iter().filter(|check| match &check.work {
                 Work::Tests { arguments, .. } => arguments.contains(&argument),
-                Work::Packages | Work::Build | Work::Tool(_) | Work::ProgramClippy | Work::Vm | Work::Nothing { .. } => false,
+                Work::Packages
+                | Work::Build
+                | Work::Tool(_)
+                | Work::ProgramClippy
+                | Work::FuzzClippy
+                | Work::Fuzz
+                | Work::Vm
+                | Work::Nothing { .. } => false,
             });
             assert_eq!(holders.count(), 1, "{target} is run once");
         }
@@ -329,8 +381,9 @@ mod tests {
     #[test]
     fn a_quick_group_needs_neither_build_nor_packages() {
         let names = |groups: &[Group]| plan(groups, &[], true).iter().map(|check| check.name).collect::<Vec<_>>();
-        assert_eq!(names(&[Group::Fmt]), ["fmt"]);
-        assert_eq!(names(&[Group::Clippy]), ["clippy", "clippy-bpf"]);
+        assert_eq!(names(&[Group::Fmt]), ["fmt", "fmt-fuzz"]);
+        assert_eq!(names(&[Group::Clippy]), ["clippy", "clippy-bpf", "clippy-fuzz"]);
+        assert_eq!(names(&[Group::Fuzz]), ["fuzz"]);
         assert_eq!(names(&[Group::Unit]), ["build", "unit"]);
         assert_eq!(names(&[Group::Net]), ["packages", "build", "net"]);
     }

@@ -172,14 +172,23 @@ async fn once(client: &Client, check: &Check, request: &Request) -> Result<Answe
         token_file: check.token_file.as_deref(),
         timeout: check.timeout,
     };
-    let reply = client.post(&post).await?;
+    meaning(check, &client.post(&post).await?)
+}
+
+/// What an answer means to a check. Pure; what isn't understood is no data.
+#[must_use]
+pub fn understand(check: &Check, reply: &Reply) -> Answer {
+    in_one_line(meaning(check, reply).unwrap_or_else(|trouble| Answer::NoData { why: trouble.why }))
+}
+
+fn meaning(check: &Check, reply: &Reply) -> Result<Answer, Trouble> {
     match &check.probe {
         Probe::PromQl { max, min, .. } => {
-            let value = promql::value(&reply)?;
+            let value = promql::value(reply)?;
             let limits = promql::Limits::new(*max, *min).map_err(|error| Trouble { why: error.to_string(), may_pass: false })?;
             Ok(limits.judge(value))
         }
-        Probe::Webhook { .. } => webhook::answer(&reply),
+        Probe::Webhook { .. } => webhook::answer(reply),
     }
 }
 

@@ -70,6 +70,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, local: &dyn Local, io:
     }
 }
 
+/// Whether these words, the program's name first, are a command line. Nothing is done.
+///
+/// # Errors
+/// They aren't, and why; or they ask for help or the version.
+pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<(), clap::Error> {
+    parse(arguments).map(drop)
+}
+
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
     let matches = Args::command().try_get_matches_from(arguments)?;
     Args::from_arg_matches(&matches)

@@ -24,7 +24,7 @@ pub use memory::MemoryStore;
 pub use rollout::{Abort, Answer, Checked, Compared, Difference, Entry, Left, Moved, Pause, Phase, Progress, Record, Run, Stop};
 pub use state::{
     AddedBackend, AskedBackendWeight, AskedWeight, BackendOverlay, Flip, FlipReason, MAX_EVENTS, NetworkOverlay, PromotedBackend,
-    ServiceState, State, Unreadable, VERSION, decode, encode, fresh_seed,
+    ServiceState, State, Unreadable, Unsound, VERSION, decode, encode, fresh_seed,
 };
 pub use trip::{TripCause, TripFinding, TripTally};
 

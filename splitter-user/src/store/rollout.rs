@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{event::Sample, state::FlipReason};
+use super::{
+    event::Sample,
+    state::{FlipReason, Unreadable, Unsound},
+};
 use crate::{
     controller::{Cohorts, Comparison, Tally},
     model::{Plan, ServiceName, Weight},
@@ -277,9 +280,46 @@ pub struct Record {
     pub left_out: usize,
 }
 
+impl Record {
+    /// Reads what the history keeps.
+    ///
+    /// # Errors
+    /// It isn't a record, or one that no agent wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let record: Self = serde_json::from_slice(bytes)?;
+        record.run.sound()?;
+        Ok(record)
+    }
+}
+
 impl Run {
     /// So many entries of its log are kept.
     pub const LOG: usize = 200;
+
+    /// A configured time is a month at most. Nothing of what an agent reckons with them gets near its end.
+    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
+    /// Fails if it holds what no agent wrote: a step that the plan hasn't, or times that can't be told.
+    pub(super) fn sound(&self) -> Result<(), Unsound> {
+        let place = |field: &str| format!("rollout {}, {field}", self.id);
+        let step = match &self.phase {
+            Phase::Stepping { step }
+            | Phase::Gate { step }
+            | Phase::Paused { step, .. }
+            | Phase::Flipped { step, .. }
+            | Phase::Promoting { step, .. } => Some(*step),
+            Phase::Promoted | Phase::Aborted { .. } => None,
+        };
+        if step.is_some_and(|step| step >= self.plan.steps.len()) {
+            return Err(Unsound::new(place("phase"), "the plan has no such step"));
+        }
+        let plan = &self.plan;
+        let times = plan.steps.iter().map(|step| step.lasts).chain([plan.no_data_for, plan.deadline]);
+        if times.chain(plan.checks.iter().flat_map(|check| [check.interval, check.timeout])).any(|time| time > Self::LONGEST) {
+            return Err(Unsound::new(place("plan"), "a time is longer than any plan's"));
+        }
+        Ok(())
+    }
 
     /// Notes what happened.
     pub fn note(&mut self, at: Timestamp, what: Moved) {
@@ -499,6 +539,29 @@ mod tests {
         assert_eq!((said.chars().count(), said.ends_with("ä…")), (Answer::LONGEST + 1, true));
         let short = Answer::NoData { why: "ä".repeat(Answer::LONGEST) };
         assert_eq!(short.clipped(), short);
+    }
+
+    #[test]
+    fn a_record_that_no_agent_wrote_is_refused_with_its_place() {
+        let run = crate::controller::rollout::start(3, &crate::api::fake::plan(), "alice", Timestamp::UNIX_EPOCH);
+        let read = |change: fn(&mut Run)| {
+            let mut record = Record { service: "web".parse().expect("a name"), run: run.clone(), left_out: 0 };
+            change(&mut record.run);
+            let read = Record::decode(&serde_json::to_vec(&record).expect("JSON"));
+            read.err().map(|why| why.to_string())
+        };
+        let (step, time) = ("rollout 3, phase: the plan has no such step", "rollout 3, plan: a time is longer than any plan's");
+        let rows: [(fn(&mut Run), Option<&str>); 6] = [
+            (|_| {}, None),
+            (|run| run.phase = Phase::Promoted, None),
+            (|run| run.phase = Phase::Stepping { step: run.plan.steps.len() }, Some(step)),
+            (|run| run.phase = Phase::Gate { step: usize::MAX }, Some(step)),
+            (|run| run.plan.deadline = Duration::MAX, Some(time)),
+            (|run| run.plan.steps[0].lasts = Duration::from_secs(1 << 40), Some(time)),
+        ];
+        for (index, (change, wrong)) in rows.into_iter().enumerate() {
+            assert_eq!(read(change).as_deref(), wrong, "row {index}");
+        }
     }
 
     fn difference(evidence: f64) -> Difference {

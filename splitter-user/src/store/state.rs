@@ -59,6 +59,25 @@ impl State {
         id
     }
 
+    /// Fails if it holds what no agent wrote, and what the agent goes on from would overflow or lead nowhere.
+    fn sound(&self) -> Result<(), Unsound> {
+        for (name, number) in [("adoptions", self.adoptions), ("rollouts", self.rollouts), ("next_event", self.next_event)] {
+            if number >= MOST {
+                return Err(Unsound::new(name, "it can't have got so large"));
+            }
+        }
+        let ids = self.events.iter().map(|event| event.id);
+        if self.next_event == 0 || !ids.clone().chain([self.next_event]).is_sorted_by(|one, next| one < next) {
+            return Err(Unsound::new("events", "their numbers don't rise, up to `next_event`"));
+        }
+        for (name, asked) in &self.services {
+            for run in asked.rollout.iter().map(Box::as_ref).chain(&asked.past) {
+                run.sound().map_err(|Unsound { place, what }| Unsound { place: format!("services.{name}: {place}"), what })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The events that are kept, oldest first.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &Event> {
         self.events.iter()
@@ -271,7 +290,29 @@ pub enum Unreadable {
         /// The version it names.
         found: u32,
     },
+    /// A state's fields, with a value that no agent wrote.
+    #[error("{0}")]
+    Unsound(#[from] Unsound),
 }
+
+/// A value that no agent wrote, so that nothing can be built on what it stands in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct Unsound {
+    /// Where it stands.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+impl Unsound {
+    pub(super) fn new(place: impl Into<String>, what: &'static str) -> Self {
+        Self { place: place.into(), what }
+    }
+}
+
+/// Numbers that only grow, by one at a time, don't get here.
+const MOST: u64 = 1 << 53;
 
 /// The form on disk.
 ///
@@ -295,7 +336,9 @@ pub fn decode(bytes: &[u8]) -> Result<State, Unreadable> {
     if version != VERSION {
         return Err(Unreadable::Version { found: version });
     }
-    Ok(serde_json::from_slice(bytes)?)
+    let state: State = serde_json::from_slice(bytes)?;
+    state.sound()?;
+    Ok(state)
 }
 
 /// A new seed, from the system's randomness by way of a generator that is fit for secrets.
@@ -329,6 +372,38 @@ mod tests {
         let field = br#"{"version": 1, "services": {}, "adoptions": 0, "next_event": 1, "events": [], "leases": {}}"#;
         let field = decode(field).expect_err("an unknown field").to_string();
         assert!(field.contains("unknown field `leases`"), "{field}");
+    }
+
+    #[test]
+    fn numbers_that_no_agent_wrote_are_not_gone_on_from() {
+        let state = |next_event: u64, ids: &[u64], adoptions: u64| {
+            let event = |id: &u64| {
+                format!(
+                    r#"{{"id": {id}, "at": "1970-01-01T00:00:00Z", "service": null, "kind": "agent_started", "adopted": false}}"#
+                )
+            };
+            let events = ids.iter().map(event).collect::<Vec<_>>().join(", ");
+            format!(
+                r#"{{"version": 1, "services": {{}}, "adoptions": {adoptions}, "next_event": {next_event}, "events": [{events}]}}"#
+            )
+        };
+        let rows = [
+            (state(1, &[], 0), None),
+            (state(3, &[1, 2], 7), None),
+            (state(0, &[], 0), Some("events: their numbers don't rise, up to `next_event`")),
+            (state(2, &[1, 2], 0), Some("events: their numbers don't rise, up to `next_event`")),
+            (state(3, &[2, 1], 0), Some("events: their numbers don't rise, up to `next_event`")),
+            (state(u64::MAX, &[], 0), Some("next_event: it can't have got so large")),
+            (state(1, &[], u64::MAX), Some("adoptions: it can't have got so large")),
+        ];
+        for (text, wrong) in rows {
+            let read = decode(text.as_bytes());
+            assert_eq!(read.as_ref().err().map(ToString::to_string).as_deref(), wrong, "{text}");
+            if let Ok(mut state) = read {
+                let last = state.last_event();
+                assert_eq!(state.record(Timestamp::UNIX_EPOCH, None, EventKind::AgentStarted { adopted: true }), last + 1);
+            }
+        }
     }
 
     #[test]

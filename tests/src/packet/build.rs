@@ -133,6 +133,8 @@ pub enum Extension {
     Routing(Units, u8),
     /// Destination options.
     Destination(Units),
+    /// A header of another number, that begins as options do.
+    Foreign(u8, Units),
     /// Fragment header.
     Fragment {
         /// Offset in units of 8 octets.
@@ -226,13 +228,14 @@ impl Extension {
             Extension::HopByHop(_) => HOP_BY_HOP,
             Extension::Routing(..) => ROUTING,
             Extension::Destination(_) => DESTINATION_OPTIONS,
+            Extension::Foreign(number, _) => number,
             Extension::Fragment { .. } => FRAGMENT,
         }
     }
 
     fn write(self, next: u8, out: &mut BytesMut) {
         let (units, routing) = match self {
-            Extension::HopByHop(units) | Extension::Destination(units) => (units, None),
+            Extension::HopByHop(units) | Extension::Destination(units) | Extension::Foreign(_, units) => (units, None),
             Extension::Routing(units, segments_left) => (units, Some(segments_left)),
             Extension::Fragment { offset, more, identification } => {
                 out.put_slice(&[next, 0]);

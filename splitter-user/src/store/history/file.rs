@@ -322,7 +322,7 @@ fn read(database: &mut Database, service: Option<&ServiceName>, limit: usize) ->
     let records = transaction.open_table(RECORDS)?;
     let record = |number: u64| -> Result<Record, Fault> {
         let json = records.get(number)?.ok_or_else(|| Fault::Damaged(format!("rollout {number} is missing")))?;
-        serde_json::from_slice(json.value()).map_err(|error| Fault::Damaged(format!("rollout {number}: {error}")))
+        Record::decode(json.value()).map_err(|error| Fault::Damaged(format!("rollout {number}: {error}")))
     };
     let contents = transaction.open_table(CONTENTS)?;
     let by_service = transaction.open_table(BY_SERVICE)?;

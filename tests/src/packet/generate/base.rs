@@ -10,8 +10,7 @@ use super::{Draft, FLOWS, Flow, Frame, Generator, Knowledge, Label, Live};
 use crate::packet::{ACK, Checksum, ETHERTYPE_8021AD, FIN, Mac, Network, PSH, Packet, RST, SYN, TCP, Tag, Transport, UDP};
 
 /// All bases' names.
-#[cfg(test)]
-pub(super) const NAMES: [&str; 10] =
+pub const NAMES: [&str; 10] =
     ["opening", "follow-up", "reply", "dead reply", "stranger", "ICMP error", "ICMP other", "other protocol", "not IP", "noise"];
 
 /// The tags that clients' frames come with, most often none.
@@ -48,7 +47,7 @@ impl Generator {
             octets[14] = first;
         }
         let (ingress, _) = self.scenario.interfaces[0];
-        Frame { bytes: octets.freeze(), ingress, label: Label { base: "noise", twist: "none" } }
+        Frame { bytes: octets.freeze(), ingress, label: Label::plain("noise") }
     }
 
     fn opening(&mut self) -> (Packet, u32) {

@@ -17,8 +17,10 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::{Mac, Packet};
+pub use base::NAMES;
 pub use scenario::{Mix, Scenario, Target};
 use twist::Twist;
+pub use twist::{ALSO, DETAILS};
 
 /// A frame to be given to the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +40,34 @@ pub struct Label {
     pub base: &'static str,
     /// What is odd or broken about it.
     pub twist: &'static str,
+    /// Which of the twist's kinds: one of [`DETAILS`], or nothing.
+    pub detail: &'static str,
+    /// What was done to the packet before that: the name of another twist, or nothing.
+    pub also: &'static str,
+    /// So many octets are left of a frame that was cut short.
+    pub left: Option<usize>,
+}
+
+impl Label {
+    /// A packet of this kind, of which nothing is odd yet.
+    const fn plain(base: &'static str) -> Label {
+        Label { base, twist: Twist::None.name(), detail: "", also: "", left: None }
+    }
 }
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} / {}", self.base, self.twist)
+        write!(f, "{} / {}", self.base, self.twist)?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        if !self.also.is_empty() {
+            write!(f, ", and {}", self.also)?;
+        }
+        if let Some(left) = self.left {
+            write!(f, ", {left} octets left")?;
+        }
+        Ok(())
     }
 }
 
@@ -158,12 +183,13 @@ impl Generator {
         }
         let mut draft = self.draft(knowledge);
         self.vary(&mut draft.packet);
+        let also = self.also(&mut draft.packet);
         let twist = *self.scenario.mix.twists().choose_weighted(&mut self.rng, |(_, weight)| *weight).map_or(
             &(Twist::None, 1),
             // All weights zero: no twist.
             |weighted| weighted,
         );
-        self.twisted(draft, twist.0)
+        self.twisted(draft, also, twist.0)
     }
 
     fn number(&mut self, below: usize) -> usize {
@@ -203,7 +229,7 @@ mod tests {
             let performed = oracle.perform(&expectation, pick * 7919);
             oracle.judge(&frame.bytes, frame.ingress, &performed.observed()).expect("it did what was expected");
         }
-        let expected: BTreeSet<_> = base::NAMES.iter().copied().collect();
+        let expected: BTreeSet<_> = NAMES.iter().copied().collect();
         assert_eq!(bases.keys().copied().collect::<BTreeSet<_>>(), expected, "bases: {bases:?}");
         assert_eq!(twists, Twist::ALL.iter().map(|twist| twist.name()).collect::<BTreeSet<_>>());
         assert!((20_000..28_500).contains(&readable), "{readable} of 30,000 can be read");

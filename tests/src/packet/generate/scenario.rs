@@ -62,6 +62,8 @@ pub struct Mix {
     pub fragments: u32,
     pub flipped_bits: u32,
     pub moved: u32,
+    /// Of a hundred packets, so many have something odd done to them before their twist.
+    pub also: u32,
 }
 
 impl Default for Mix {
@@ -87,6 +89,7 @@ impl Default for Mix {
             fragments: 8,
             flipped_bits: 3,
             moved: 3,
+            also: 15,
         }
     }
 }
@@ -105,6 +108,7 @@ impl Mix {
             flipped_bits: 0,
             tags: 0,
             ttl: 0,
+            also: 0,
             ..Mix::default()
         }
     }
