@@ -10,4 +10,5 @@ pub mod node;
 pub mod oracle;
 pub mod packet;
 pub mod rig;
+pub mod soak;
 pub mod workload;

@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | soak | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -8,7 +8,7 @@
 //! | `build` | the steps of `cargo xtask build`, in order |
 //! | `linker`, `library`, `apt`, `program` | one step each: bpf-linker, `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
-//! | `demo`, `bench`, `flip_latency`, `judge` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge` |
+//! | `demo`, `bench`, `flip_latency`, `judge`, `soak` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge`, `cargo xtask soak` |
 //! | `binary` | what those share: a binary of the tests, built and run in our place |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
@@ -26,6 +26,7 @@ mod program;
 mod report;
 mod results;
 mod run;
+mod soak;
 mod test;
 mod vm;
 mod workspace;
@@ -82,6 +83,11 @@ enum Task {
     /// Everything after `judge` goes to the judge itself: `cargo xtask judge --json result.json`;
     /// `cargo xtask judge -- --help` lists what it understands.
     Judge(judge::Options),
+    /// Do to a running Splitter in minutes what happens to others in days, and look at what must hold (as root).
+    ///
+    /// Everything after `soak` goes to the soak itself: `cargo xtask soak --minutes 30 --seed 7 --json
+    /// result.json`; `cargo xtask soak -- --help` lists what it understands.
+    Soak(soak::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -111,6 +117,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bench(options) => bench::bench(&workspace, &options),
         Task::FlipLatency(options) => flip_latency::flip_latency(&workspace, &options),
         Task::Judge(options) => judge::judge(&workspace, &options),
+        Task::Soak(options) => soak::soak(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }

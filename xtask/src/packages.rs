@@ -21,7 +21,7 @@ use crate::{
 pub type Tool = (&'static str, &'static str);
 
 /// What the tests call.
-pub const TESTS: [Tool; 8] = [
+pub const TESTS: [Tool; 9] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -30,6 +30,7 @@ pub const TESTS: [Tool; 8] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
+    ("faketime", "faketime"),
 ];
 /// What the bench calls besides: Splitter's peers. A path is a file that is no command.
 const PEERS: &[Tool] = &[("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];

@@ -14,12 +14,15 @@ use crate::{
     packages, program,
     report::elapsed,
     results::{Row, Tally, Verdict, closing, judge},
-    run, vm, workspace,
+    run, soak, vm, workspace,
     workspace::Workspace,
 };
 
 /// The exit code for "start me as root".
 pub const NOT_ROOT: u8 = 2;
+
+/// Long enough for each kind of event to come twice, and the same schedule each time: who breaks something is to see it again.
+const SOAK: [&str; 4] = ["--minutes", "5", "--seed", "1"];
 
 /// The arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -49,6 +52,8 @@ enum Group {
     Cli,
     /// examples in the documentation
     Doc,
+    /// trouble under load for five minutes: what `cargo xtask soak --minutes 5` runs
+    Soak,
     /// other kernels, in virtual machines: what `cargo xtask vm --core` runs
     Vm,
 }
@@ -57,7 +62,7 @@ impl Group {
     /// Whether it makes namespaces or loads programs.
     fn needs_root(self) -> bool {
         match self {
-            Self::Unit | Self::Program | Self::Net | Self::Cli => true,
+            Self::Unit | Self::Program | Self::Net | Self::Cli | Self::Soak => true,
             Self::Fmt | Self::Clippy | Self::Doc | Self::Vm => false,
         }
     }
@@ -70,7 +75,7 @@ impl Group {
     /// Whether it calls nginx, Prometheus and the like.
     fn needs_packages(self) -> bool {
         match self {
-            Self::Net | Self::Cli => true,
+            Self::Net | Self::Cli | Self::Soak => true,
             Self::Fmt | Self::Clippy | Self::Unit | Self::Program | Self::Doc | Self::Vm => false,
         }
     }
@@ -95,6 +100,8 @@ enum Work {
         arguments: Vec<String>,
         may_be_empty: bool,
     },
+    /// The soak: each thing that must hold counts as a test.
+    Soak,
     /// The tests in virtual machines.
     Vm,
     /// The group has no test target; asked for by name, that is a failure.
@@ -169,6 +176,9 @@ fn plan(groups: &[Group], integration_tests: &[String], asked_for: bool) -> Vec<
     if has(Group::Doc) {
         add("doc", tests(&["--workspace", "--doc"], true));
     }
+    if has(Group::Soak) {
+        add("soak", Work::Soak);
+    }
     if has(Group::Vm) {
         add("vm", Work::Vm);
     }
@@ -226,6 +236,20 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
             });
             match run {
                 Ok(status) => judge(tally, status.success(), may_be_empty),
+                Err(error) => verdict(Err(error)),
+            }
+        }
+        Work::Soak => {
+            let mut command = workspace.cargo("run");
+            command.args(soak::RUN).args(SOAK);
+            let run = run::lines(&mut command, None, |line| {
+                println!("{line}");
+                if let Some(sum) = Tally::read_soak(line) {
+                    tally += sum;
+                }
+            });
+            match run {
+                Ok(status) => judge(tally, status.success(), false),
                 Err(error) => verdict(Err(error)),
             }
         }
@@ -315,12 +339,21 @@ mod tests {
         let targets = ["cli", "nat", "program_decode", "share"].map(str::to_owned);
         let plan = plan(Group::value_variants(), &targets, false);
         let names: Vec<_> = plan.iter().map(|check| check.name).collect();
-        assert_eq!(names, ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc", "vm"]);
+        assert_eq!(
+            names,
+            ["fmt", "packages", "build", "clippy", "clippy-bpf", "unit", "program", "net", "cli", "doc", "soak", "vm"]
+        );
         for target in targets {
             let argument = format!("--test={target}");
             let holders = plan.iter().filter(|check| match &check.work {
                 Work::Tests { arguments, .. } => arguments.contains(&argument),
-                Work::Packages | Work::Build | Work::Tool(_) | Work::ProgramClippy | Work::Vm | Work::Nothing { .. } => false,
+                Work::Packages
+                | Work::Build
+                | Work::Tool(_)
+                | Work::ProgramClippy
+                | Work::Soak
+                | Work::Vm
+                | Work::Nothing { .. } => false,
             });
             assert_eq!(holders.count(), 1, "{target} is run once");
         }
@@ -333,6 +366,7 @@ mod tests {
         assert_eq!(names(&[Group::Clippy]), ["clippy", "clippy-bpf"]);
         assert_eq!(names(&[Group::Unit]), ["build", "unit"]);
         assert_eq!(names(&[Group::Net]), ["packages", "build", "net"]);
+        assert_eq!(names(&[Group::Soak]), ["packages", "build", "soak"]);
     }
 
     #[test]
