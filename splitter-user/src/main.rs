@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 use splitter_user::{
-    agent::{self, AgentError, Kernel, OpenFailure, OpenFailureKind, Opened, signals},
+    agent::{self, AgentError, InForce, Kernel, OpenFailure, OpenFailureKind, Opened, signals},
     api::{socket::SocketError, wire::DoctorReport},
     cli::{self, AgentOptions, Code, Failure, Local},
     config::{self, Config, ConfigError},
@@ -59,6 +59,11 @@ fn open(config: &Config) -> Result<Opened, OpenFailure> {
     Ok((Box::new(dataplane), warnings))
 }
 
+/// The seeds of a data plane that runs; what is wrong with it is found out, and said, when it's opened.
+fn seeds(config: &Config) -> InForce {
+    kernel::seeds(&config.agent.pin_directory).unwrap_or_default()
+}
+
 fn kind(error: &kernel::OpenError) -> OpenFailureKind {
     if error.is_permission() {
         OpenFailureKind::NotPermitted
@@ -88,6 +93,7 @@ async fn run(config: Config, options: &AgentOptions) -> Result<(), AgentError> {
         source: Arc::new(move || load(&again)),
         store: Box::new(|config| Ok(Box::new(FileStore::open(&config.agent.state_directory)?) as Box<dyn Store>)),
         history: Box::new(|config| remember(&config.agent.state_directory)),
+        seeds: Box::new(seeds),
         open: Box::new(open),
         ways: Box::new(|| Ok(Kernel::from(Watcher::start(neighbor::Settings::default())?))),
         detach: options.detach,

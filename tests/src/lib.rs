@@ -11,4 +11,5 @@ pub mod node;
 pub mod oracle;
 pub mod packet;
 pub mod rig;
+pub mod soak;
 pub mod workload;

@@ -1,11 +1,11 @@
 //! Nobody is torn in two: long-lived connections through everything that is done to a running splitter.
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use nix::sys::signal::Signal;
 use splitter_tests::{
     lab::Topology,
-    node::{Family, Kind, Site},
+    node::{FAMILIES, Family, Kind, Site},
     workload::{Identity, tcp_echo, udp_echo},
 };
 use splitter_user::{
@@ -91,6 +91,27 @@ fn traffic_flows_on_while_the_agent_is_stopped_or_killed() {
         site.node.start().expect("it takes over");
         all_answered(&site);
         assert_eq!(site.node.status().expect("a status").agent.adoptions, 1);
+    }
+}
+
+#[test]
+fn a_lost_state_takes_no_connection_along() {
+    for (topology, mode) in [(Topology::TwoArmSwitched, Mode::Nat), (Topology::OneArm, Mode::Dsr)] {
+        let mut site = Site::builder(topology, mode).kinds(&[Kind::Echo]).weight("50%").start().expect("a site");
+        let running = FAMILIES.map(|family| echo(&site, family, 30));
+        let state = site.node.state().join("state.json");
+        site.node.kill();
+        fs::write(&state, "{ \"version\": 1, ").expect("damaged");
+        site.node.start().expect("it takes over");
+        thread::sleep(A_WHILE);
+        site.node.kill();
+        fs::remove_file(&state).expect("gone altogether");
+        site.node.start().expect("it takes over");
+        thread::sleep(A_WHILE);
+        for running in running {
+            let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
+            assert_eq!((report.opened, report.broken, report.bytes_wrong, report.strangers), (30, 0, 0, 0), "{mode}: {report:?}");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | oracle | fuzz | ci`.
+//! Splitter's own commands: `cargo xtask build | test | vm | demo | bench | flip-latency | judge | soak | oracle | fuzz | ci`.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -8,7 +8,7 @@
 //! | `build` | the steps of `cargo xtask build`, in order |
 //! | `tool`, `library`, `apt`, `program` | one step each: bpf-linker (and cargo-fuzz), `core`'s source, Debian's package of it, the XDP program |
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
-//! | `demo`, `bench`, `flip_latency`, `judge` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge` |
+//! | `demo`, `bench`, `flip_latency`, `judge`, `soak` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge`, `cargo xtask soak` |
 //! | `oracle`, `fuzz` | `cargo xtask oracle`, `cargo xtask fuzz` |
 //! | `binary` | what the others share: a binary of the tests, built and run in our place |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
@@ -28,6 +28,7 @@ mod program;
 mod report;
 mod results;
 mod run;
+mod soak;
 mod test;
 mod tool;
 mod vm;
@@ -95,6 +96,11 @@ enum Task {
     /// Builds the targets of `fuzz/` and runs each for a while. An input that breaks something is kept
     /// in `target/fuzz`, and said. Exit code 0: nothing was found; 1: something was.
     Fuzz(fuzz::Options),
+    /// Do to a running Splitter in minutes what happens to others in days, and look at what must hold (as root).
+    ///
+    /// Everything after `soak` goes to the soak itself: `cargo xtask soak --minutes 30 --seed 7 --json
+    /// result.json`; `cargo xtask soak -- --help` lists what it understands.
+    Soak(soak::Options),
     /// What continuous integration runs: the same as `test`.
     Ci,
 }
@@ -126,6 +132,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Judge(options) => judge::judge(&workspace, &options),
         Task::Oracle(options) => oracle::oracle(&workspace, &options),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
+        Task::Soak(options) => soak::soak(&workspace, &options),
         Task::Ci => test::test(&workspace, &test::Options::default()),
     }
 }

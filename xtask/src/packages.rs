@@ -21,7 +21,7 @@ use crate::{
 pub type Tool = (&'static str, &'static str);
 
 /// What the tests call.
-pub const TESTS: [Tool; 9] = [
+pub const TESTS: [Tool; 10] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -31,6 +31,7 @@ pub const TESTS: [Tool; 9] = [
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("systemd-analyze", "systemd"),
+    ("faketime", "faketime"),
 ];
 /// What the bench calls besides: Splitter's peers. A path is a file that is no command.
 const PEERS: &[Tool] = &[("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];

@@ -21,6 +21,12 @@ impl Tally {
         Some(Self { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
     }
 
+    /// Reads the line with which a soak ends: `soak: 13 held, 1 did not`.
+    pub fn read_soak(line: &str) -> Option<Self> {
+        let (held, not) = line.strip_prefix("soak: ")?.strip_suffix(" did not")?.split_once(" held, ")?;
+        Some(Self { passed: held.parse().ok()?, failed: not.parse().ok()?, ignored: 0 })
+    }
+
     /// How many tests ran.
     pub fn executed(self) -> u64 {
         self.passed.saturating_add(self.failed)
@@ -108,6 +114,19 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(Tally::read(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_soaks_last_line_is_read() {
+        for (line, expected) in [
+            ("soak: 14 held, 0 did not", Some((14, 0))),
+            ("soak: 12 held, 2 did not", Some((12, 2))),
+            ("soak: 12 held", None),
+            ("[  3.1 s] soak: 12 held, 2 did not", None),
+        ] {
+            let sum = expected.map(|(passed, failed)| Tally { passed, failed, ignored: 0 });
+            assert_eq!(Tally::read_soak(line), sum, "{line:?}");
         }
     }
 

@@ -14,12 +14,15 @@ use crate::{
     fuzz, packages, program,
     report::elapsed,
     results::{Row, Tally, Verdict, closing, judge},
-    run, vm, workspace,
+    run, soak, vm, workspace,
     workspace::Workspace,
 };
 
 /// The exit code for "start me as root".
 pub const NOT_ROOT: u8 = 2;
+
+/// Long enough for each kind of event to come twice, and the same schedule each time: who breaks something is to see it again.
+const SOAK: [&str; 4] = ["--minutes", "5", "--seed", "1"];
 
 /// The arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -51,6 +54,8 @@ enum Group {
     Doc,
     /// hostile input for whatever reads what others write: a short `cargo xtask fuzz`
     Fuzz,
+    /// trouble under load for five minutes: what `cargo xtask soak --minutes 5` runs
+    Soak,
     /// other kernels, in virtual machines: what `cargo xtask vm --core` runs
     Vm,
 }
@@ -59,7 +64,7 @@ impl Group {
     /// Whether it makes namespaces or loads programs.
     fn needs_root(self) -> bool {
         match self {
-            Self::Unit | Self::Program | Self::Net | Self::Cli => true,
+            Self::Unit | Self::Program | Self::Net | Self::Cli | Self::Soak => true,
             Self::Fmt | Self::Clippy | Self::Doc | Self::Fuzz | Self::Vm => false,
         }
     }
@@ -72,7 +77,7 @@ impl Group {
     /// Whether it calls nginx, Prometheus and the like.
     fn needs_packages(self) -> bool {
         match self {
-            Self::Net | Self::Cli => true,
+            Self::Net | Self::Cli | Self::Soak => true,
             Self::Fmt | Self::Clippy | Self::Unit | Self::Program | Self::Doc | Self::Fuzz | Self::Vm => false,
         }
     }
@@ -101,6 +106,8 @@ enum Work {
     },
     /// The fuzz targets, each for a while.
     Fuzz,
+    /// The soak: each thing that must hold counts as a test.
+    Soak,
     /// The tests in virtual machines.
     Vm,
     /// The group has no test target; asked for by name, that is a failure.
@@ -180,6 +187,9 @@ fn plan(groups: &[Group], integration_tests: &[String], asked_for: bool) -> Vec<
     if has(Group::Fuzz) {
         add("fuzz", Work::Fuzz);
     }
+    if has(Group::Soak) {
+        add("soak", Work::Soak);
+    }
     if has(Group::Vm) {
         add("vm", Work::Vm);
     }
@@ -250,6 +260,20 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
             }
             Err(error) => verdict(Err(error)),
         },
+        Work::Soak => {
+            let mut command = workspace.cargo("run");
+            command.args(soak::RUN).args(SOAK);
+            let run = run::lines(&mut command, None, |line| {
+                println!("{line}");
+                if let Some(sum) = Tally::read_soak(line) {
+                    tally += sum;
+                }
+            });
+            match run {
+                Ok(status) => judge(tally, status.success(), false),
+                Err(error) => verdict(Err(error)),
+            }
+        }
         Work::Vm => match vm::run_all(workspace, &vm::Options::core(offline)) {
             Ok(vm::Done { sum, untested }) => {
                 tally += Tally { passed: sum.passed, failed: sum.failed, ignored: 0 };
@@ -358,6 +382,7 @@ mod tests {
             "cli",
             "doc",
             "fuzz",
+            "soak",
             "vm",
         ];
         assert_eq!(names, expected);
@@ -371,6 +396,7 @@ mod tests {
                 | Work::ProgramClippy
                 | Work::FuzzClippy
                 | Work::Fuzz
+                | Work::Soak
                 | Work::Vm
                 | Work::Nothing { .. } => false,
             });
@@ -386,6 +412,7 @@ mod tests {
         assert_eq!(names(&[Group::Fuzz]), ["fuzz"]);
         assert_eq!(names(&[Group::Unit]), ["build", "unit"]);
         assert_eq!(names(&[Group::Net]), ["packages", "build", "net"]);
+        assert_eq!(names(&[Group::Soak]), ["packages", "build", "soak"]);
     }
 
     #[test]

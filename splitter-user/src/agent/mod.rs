@@ -39,7 +39,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -58,10 +58,10 @@ use crate::{
     api::{connections::Ended, server, socket::Socket},
     checks::{self as probes, Said, Wanted},
     config::Config,
-    dataplane::Dataplane,
+    dataplane::{Dataplane, ServiceKey},
     http::Client,
     metrics,
-    model::Notify,
+    model::{Notify, Seed},
     neighbor::NetlinkError,
     notify::{self, Tallies},
     store::{History, Store, StoreError},
@@ -72,6 +72,12 @@ pub type Opened = (Box<dyn Dataplane>, Vec<String>);
 
 /// Opens or adopts a data plane for a configuration.
 pub type Open = Box<dyn FnOnce(&Config) -> Result<Opened, OpenFailure> + Send>;
+
+/// The seeds that a running data plane has, by service.
+pub type InForce = BTreeMap<ServiceKey, Seed>;
+
+/// Reads them; without a data plane there are none. What is wrong with one is found out when it's opened.
+pub type Seeds = Box<dyn FnOnce(&Config) -> InForce + Send>;
 
 /// Takes the place where the state is kept.
 pub type Keep = Box<dyn FnOnce(&Config) -> Result<Box<dyn Store>, StoreError> + Send>;
@@ -92,6 +98,8 @@ pub struct Parts<W> {
     pub store: Keep,
     /// Keeps rollouts that are over.
     pub history: Remember,
+    /// The seeds that are in force.
+    pub seeds: Seeds,
     /// The data plane.
     pub open: Open,
     /// Routes and neighbours.
@@ -110,14 +118,14 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// # Errors
 /// It could not start, or one of its tasks failed. The data plane stays as it was.
 pub async fn run<W: WaySource>(parts: Parts<W>, signals: mpsc::Receiver<Signal>) -> Result<(), AgentError> {
-    let Parts { config, source, store, history, open, ways, detach, ready } = parts;
+    let Parts { config, source, store, history, seeds, open, ways, detach, ready } = parts;
     let mut store = store(&config)?;
     let socket = Socket::bind(&config.agent.socket, config.agent.socket_group.as_deref())?;
     let metrics = match config.agent.metrics_address {
         Some(address) => Some(metrics::server::listen(address).await?),
         None => None,
     };
-    let kept = startup::load(store.as_mut(), &config, clock::now())?;
+    let kept = startup::load(store.as_mut(), &config, &seeds(&config), clock::now())?;
     let (history, mut warnings) = history(&config);
     let ways = ways()?;
     let (dataplane, found) = open(&config)?;

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    InForce,
     clock::{self, Moment},
-    core::{Core, Published},
+    core::{Core, Published, key},
     error::AgentError,
     handle::{Handle, Request, Source},
     keep::{Change, Unsaved},
@@ -41,7 +42,7 @@ pub(super) struct Kept {
 /// # Errors
 /// It can't be loaded; or secrets were made for the first time and can't be kept: the next agent would send clients elsewhere. An agent that only
 /// can't write down what it knows already works, and says so.
-pub(super) fn load(store: &mut dyn Store, config: &Config, now: Moment) -> Result<Kept, AgentError> {
+pub(super) fn load(store: &mut dyn Store, config: &Config, in_force: &InForce, now: Moment) -> Result<Kept, AgentError> {
     let (loaded, damaged) = match store.load(now.at)? {
         Loaded::Fresh => (State::default(), false),
         Loaded::Found(state) => (*state, false),
@@ -53,6 +54,8 @@ pub(super) fn load(store: &mut dyn Store, config: &Config, now: Moment) -> Resul
     // Of a damaged state everything is news.
     let told = if damaged { 0 } else { loaded.last_event() };
     let fitting = desired::reconcile(config, &loaded, now.at);
+    // Where the state was lost and the data plane wasn't.
+    let fitting = desired::keep_seeds(config, &fitting, |service| in_force.get(&key(service)).copied());
     let state = desired::give_seeds(config, &fitting, fresh_seed);
     let new_seeds = state.services != fitting.services;
     let unsaved = match store.save(&state) {

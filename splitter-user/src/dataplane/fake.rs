@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     controller::Cohorts,
-    model::{Cohort, Existing, Weight},
+    model::{Cohort, Existing, Seed, Weight},
 };
 
 /// What was done to a [`FakeDataplane`].
@@ -115,6 +115,12 @@ impl FakeDataplane {
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<WantedService> {
         self.lock().services.get(key).cloned()
+    }
+
+    /// The seeds that are in force.
+    #[must_use]
+    pub fn seeds(&self) -> BTreeMap<ServiceKey, Seed> {
+        self.lock().services.iter().map(|(key, service)| (*key, service.seed)).collect()
     }
 
     /// Whether an agent has it.

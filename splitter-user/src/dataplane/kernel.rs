@@ -1,11 +1,12 @@
 //! The data plane in the kernel.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     mem::offset_of,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,7 @@ use super::{
     loader::{self, Loaded, Maps, Sizes},
     mapped::Mapped,
     networks::Networks,
-    numbers::{CONTROL, NumberedService, Numbers},
+    numbers::{CONTROL, NumberedService, Numbers, key_of},
     signals,
     sweep::{self, Clock},
     trace::{self, Reports},
@@ -46,7 +47,7 @@ pub use super::{
 };
 use crate::{
     config::{Config, Nat, Tables, XdpMode},
-    model::{Existing, Mode, Protocol, Weight},
+    model::{Existing, Mode, Protocol, Seed, Weight},
 };
 
 /// What a data plane is made of.
@@ -93,6 +94,15 @@ pub struct KernelDataplane {
     traced: Option<ServiceKey>,
     /// Held on the pin directory as long as this agent works with what is in it.
     _lock: Flock<File>,
+}
+
+/// The seeds of the services of a data plane that is pinned here, which is left alone.
+///
+/// # Errors
+/// There is one, and it can't be read.
+pub fn seeds(pin_directory: &Path) -> Result<BTreeMap<ServiceKey, Seed>, OpenError> {
+    let services = loader::services(pin_directory)?;
+    Ok(services.iter().filter(|service| service.in_use != 0).map(|service| (key_of(service), Seed(service.seed))).collect())
 }
 
 /// Loads and attaches a data plane, or adopts the one that is there. Returns it with warnings for a person.

@@ -467,6 +467,20 @@ fn directly_mapped<T: Plain>(ebpf: &Ebpf, table: Table) -> Result<Mapped<T>, Ope
     }
 }
 
+/// The services of a data plane that is pinned here; none where there is no data plane.
+pub fn services(directory: &Path) -> Result<Vec<Service>, OpenError> {
+    let maps = directory.join(MAPS);
+    if !maps.exists() {
+        return Ok(Vec::new());
+    }
+    check_version(directory, &maps.join("IDENTITY"))?;
+    let failed = |why: String| OpenError::kernel("reading the services", why);
+    let data = MapData::from_pin(maps.join("SERVICES")).map_err(|error| failed(error.to_string()))?;
+    let length = data.info().map_err(|error| failed(error.to_string()))?.max_entries() as usize;
+    let mapped = Mapped::<Service>::new(data.fd(), length).map_err(|error| failed(error.to_string()))?;
+    Ok((0..mapped.len()).map(|number| mapped.read(number)).collect())
+}
+
 fn check_version(directory: &Path, identity: &Path) -> Result<(), OpenError> {
     let unadoptable = |why: String| OpenError::Unadoptable { directory: directory.to_owned(), why };
     let data = MapData::from_pin(identity).map_err(|error| match permission(&error) {

@@ -154,7 +154,8 @@ fn backends_of(key: ServiceKey) -> RangeInclusive<(ServiceKey, SocketAddr)> {
 }
 
 /// Where the clients of a service in the maps connect to.
-fn key_of(service: &Service) -> ServiceKey {
+/// What tells a service from others.
+pub fn key_of(service: &Service) -> ServiceKey {
     let protocol = if service.has(flags::UDP) { Protocol::Udp } else { Protocol::Tcp };
     let address = SocketAddr::new(ip(service.address, service.has(flags::IPV6)), u16::from_be_bytes(service.port));
     ServiceKey { protocol, address }

@@ -105,6 +105,19 @@ pub fn services(config: &Config, state: &State) -> Result<Vec<Desired>, DesiredE
     merged.into_iter().zip(&config.services).map(desired).collect()
 }
 
+/// Gives a service that has no seed the one that is in force, if that's known: with another one, nobody would find its established connections again.
+#[must_use]
+pub fn keep_seeds(config: &Config, state: &State, in_force: impl Fn(&Service) -> Option<Seed>) -> State {
+    let mut next = state.clone();
+    for service in config.services.iter().filter(|service| service.seed.is_none()) {
+        let known = next.services.get(&service.name).and_then(|asked| asked.seed);
+        if let (None, Some(seed)) = (known, in_force(service)) {
+            next.services.entry(service.name.clone()).or_default().seed = Some(seed);
+        }
+    }
+    next
+}
+
 /// Gives a seed to each service that has none; `fresh` makes one, see [`crate::store::fresh_seed`].
 #[must_use]
 pub fn give_seeds(config: &Config, state: &State, mut fresh: impl FnMut() -> Seed) -> State {

@@ -4,12 +4,22 @@
 const TAIL: f64 = 0.0005;
 
 /// The least and the most of `trials` that succeed with probability `p`: less happens in at most 0.05% of all cases,
-/// and so does more. The binomial distribution itself is added up, no approximation.
+/// and so does more.
 ///
 /// # Panics
 /// When `p` is no probability.
 #[must_use]
 pub fn bounds(trials: u64, p: f64) -> (u64, u64) {
+    bounds_beyond(trials, p, TAIL)
+}
+
+/// The same for any probability of less, and of more, that is not below what a sum of so many `f64` can tell (1e-12). The binomial distribution
+/// itself is added up, no approximation.
+///
+/// # Panics
+/// When `p` is no probability.
+#[must_use]
+pub fn bounds_beyond(trials: u64, p: f64, tail: f64) -> (u64, u64) {
     assert!((0.0..=1.0).contains(&p), "{p} is no probability");
     if p == 0.0 || trials == 0 {
         return (0, 0);
@@ -25,10 +35,10 @@ pub fn bounds(trials: u64, p: f64) -> (u64, u64) {
     let (mut below, mut least) = (0.0, None);
     for count in 0..trials {
         let upto = below + ln_probability.exp();
-        if least.is_none() && upto > TAIL {
+        if least.is_none() && upto > tail {
             least = Some(count);
         }
-        if upto >= 1.0 - TAIL {
+        if upto >= 1.0 - tail {
             return (least.unwrap_or(count), count);
         }
         below = upto;

@@ -58,7 +58,8 @@ impl Interrupts {
         Ok(Self([catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?]))
     }
 
-    async fn next(&mut self) -> i32 {
+    /// Waits for one of them; its number.
+    pub async fn next(&mut self) -> i32 {
         let Self([(interrupt, first), (terminate, second)]) = self;
         tokio::select! {
             _ = interrupt.recv() => first.as_raw_value(),

@@ -292,6 +292,9 @@ impl Lab {
     }
 }
 
+/// Where a machine keeps the names of its network namespaces.
+pub const NAMESPACES_AT: &str = owner::NAMESPACES;
+
 /// Whether a name was made from a namespace's name of a lab whose process is gone.
 pub(crate) fn is_orphan(name: &str) -> bool {
     owner::is_orphan(name)

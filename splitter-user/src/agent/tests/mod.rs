@@ -234,6 +234,18 @@ async fn a_damaged_state_holds_every_service_on_stable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_lost_takes_no_seed_along_that_is_in_force() {
+    let rig = Rig::start(CONFIG).await;
+    let seed = |rig: &Rig| rig.dataplane.service(&key()).expect("there").seed;
+    let before = seed(&rig);
+    let rig = rig.restart_with(|store, _| store.put("{ not a state")).await;
+    assert!(seed(&rig) == before, "with another seed nobody would find established connections again");
+    let saved = |rig: &Rig| rig.store.saved()?.service(&name("web"))?.seed;
+    assert!(saved(&rig) == Some(before), "the next agent has it, too");
+    rig.stop().await.expect("stopped in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_cannot_be_kept_is_refused_and_nothing_changes() {
     let rig = Rig::start(CONFIG).await;
     rig.dataplane.calls();

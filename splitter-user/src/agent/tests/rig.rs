@@ -218,11 +218,13 @@ fn parts(
         Ok(config)
     };
     let source: crate::agent::Source = Arc::new(source);
+    let in_force = dataplane.clone();
     Parts {
         config: source().expect("the configuration in a test is right"),
         source,
         store: Box::new(move |_| Ok(Box::new(store) as Box<dyn Store>)),
         history: Box::new(move |_| (Arc::new(history) as Arc<dyn History>, vec![])),
+        seeds: Box::new(move |_| in_force.seeds()),
         open: Box::new(move |_| Ok((dataplane.open(), vec![]))),
         ways: Box::new(move || Ok(FakeWays { known })),
         detach: false,

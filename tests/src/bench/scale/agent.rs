@@ -188,6 +188,8 @@ impl Site {
                 let (history, opening) = FileHistory::open(&config.agent.state_directory, clock::now().at);
                 (Arc::new(history), opening.warnings())
             }),
+            // No state is lost here.
+            seeds: Box::new(|_| std::collections::BTreeMap::new()),
             open: Box::new(open),
             ways: Box::new(|| Ok(Kernel::from(Watcher::start(neighbor::Settings::default())?))),
             detach: true,

@@ -24,6 +24,7 @@ use crate::{
     lab::{Namespace, Result},
     workload::{
         Identity,
+        stream::Stream,
         worker::{Stop, Worker},
     },
 };
@@ -61,9 +62,22 @@ pub struct Load {
     pub timeout: Duration,
     /// What is asked for.
     pub path: String,
+    /// What the body must be; another one is a failure, see [`OTHER_BODY`]. `None`: whatever.
+    pub body: Option<Bytes>,
 }
 
+/// How a failure is called whose answer had another body than [`Load::body`].
+pub const OTHER_BODY: &str = "another body than was asked for";
+
 impl Load {
+    /// The same, asking for the first bytes of a stream and checking every one.
+    #[must_use]
+    pub fn stream(self, seed: u64, length: u64) -> Self {
+        let mut body = vec![0; usize::try_from(length).expect("a body fits into memory")];
+        Stream::new(seed).fill(0, &mut body);
+        Self { path: format!("/stream/{seed}/0/{length}"), body: Some(body.into()), ..self }
+    }
+
     /// So many connections, 16 at a time, within a minute, each within 5 seconds.
     #[must_use]
     pub fn new(source: IpAddr, target: SocketAddr, connections: u64) -> Self {
@@ -75,6 +89,7 @@ impl Load {
             duration: Duration::from_secs(60),
             timeout: Duration::from_secs(5),
             path: "/".into(),
+            body: None,
         }
     }
 
@@ -319,7 +334,7 @@ async fn drive(load: Load, begun: Instant, records: mpsc::UnboundedSender<Record
         Pace::Concurrent(width) => width.clamp(1, MOST_OPEN),
     };
     let free = Arc::new(Semaphore::new(width));
-    let ask = Arc::new((load.target, load.path.clone(), load.timeout));
+    let ask = Arc::new((load.target, load.path.clone(), load.timeout, load.body.clone()));
     let mut overrun = Overrun(0);
     let mut open = JoinSet::new();
     for number in 0..load.connections {
@@ -358,9 +373,9 @@ async fn drive(load: Load, begun: Instant, records: mpsc::UnboundedSender<Record
         };
         let (records, ask) = (records.clone(), Arc::clone(&ask));
         open.spawn(async move {
-            let (target, path, limit) = &*ask;
+            let (target, path, limit, body) = &*ask;
             let mut connected = None;
-            let ended = timeout(*limit, attempt(socket, *target, path, &mut connected)).await;
+            let ended = timeout(*limit, attempt(socket, *target, path, body.as_ref(), &mut connected)).await;
             let outcome = ended.unwrap_or(Outcome::TimedOut);
             let took = begun.elapsed().saturating_sub(start);
             drop(records.send(Record { begun: start, local, connected, took, outcome }));
@@ -377,7 +392,13 @@ async fn drive(load: Load, begun: Instant, records: mpsc::UnboundedSender<Record
     overrun
 }
 
-async fn attempt(socket: TcpSocket, target: SocketAddr, path: &str, connected: &mut Option<Duration>) -> Outcome {
+async fn attempt(
+    socket: TcpSocket,
+    target: SocketAddr,
+    path: &str,
+    body: Option<&Bytes>,
+    connected: &mut Option<Duration>,
+) -> Outcome {
     let begun = Instant::now();
     let stream = match socket.connect(target).await {
         Ok(stream) => stream,
@@ -386,6 +407,9 @@ async fn attempt(socket: TcpSocket, target: SocketAddr, path: &str, connected: &
     };
     *connected = Some(begun.elapsed());
     match request(stream, target, path).await {
+        Ok(response) if body.is_some_and(|body| response.status() == hyper::StatusCode::OK && response.body() != body) => {
+            Outcome::Failed(OTHER_BODY.into())
+        }
         Ok(response) => judge(&response),
         Err(error) if was_reset(&error) => Outcome::Reset,
         Err(error) => Outcome::Failed(format!("request: {error}")),

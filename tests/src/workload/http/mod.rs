@@ -6,7 +6,7 @@ mod load;
 mod server;
 
 pub use self::{
-    load::{Latencies, Load, Outcome, Pace, Record, Report, Running, Summary, get},
+    load::{Latencies, Load, OTHER_BODY, Outcome, Pace, Record, Report, Running, Summary, get},
     server::{Counts, Mode, Server},
 };
 
