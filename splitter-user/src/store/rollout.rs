@@ -544,14 +544,15 @@ mod tests {
     #[test]
     fn a_record_that_no_agent_wrote_is_refused_with_its_place() {
         let run = crate::controller::rollout::start(3, &crate::api::fake::plan(), "alice", Timestamp::UNIX_EPOCH);
-        let read = |change: fn(&mut Run)| {
+        type Change = fn(&mut Run);
+        let read = |change: Change| {
             let mut record = Record { service: "web".parse().expect("a name"), run: run.clone(), left_out: 0 };
             change(&mut record.run);
             let read = Record::decode(&serde_json::to_vec(&record).expect("JSON"));
             read.err().map(|why| why.to_string())
         };
         let (step, time) = ("rollout 3, phase: the plan has no such step", "rollout 3, plan: a time is longer than any plan's");
-        let rows: [(fn(&mut Run), Option<&str>); 6] = [
+        let rows: [(Change, Option<&str>); 6] = [
             (|_| {}, None),
             (|run| run.phase = Phase::Promoted, None),
             (|run| run.phase = Phase::Stepping { step: run.plan.steps.len() }, Some(step)),

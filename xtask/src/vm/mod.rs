@@ -73,7 +73,7 @@ pub struct Options {
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Run those tests alone that stand for the others, as `cargo xtask test` does.
-    #[arg(long, conflicts_with_all = ["only", "bless_budgets"])]
+    #[arg(long, conflicts_with = "only")]
     core: bool,
     /// Write what was found into tests/budgets.toml, instead of comparing it with what is there.
     #[arg(long, conflicts_with = "only")]
