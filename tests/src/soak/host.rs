@@ -63,8 +63,8 @@ impl Host {
     /// # Errors
     /// When it doesn't.
     pub fn start(&mut self) -> Result<()> {
-        let program = std::env::current_exe().map_err(LabError::io("find this program's own path"))?;
-        let mut command = Command::new(program);
+        // Whoever is about to become the backend is this program until then, even if its file was replaced meanwhile.
+        let mut command = Command::new("/proc/self/exe");
         command.args([SERVE, self.namespace.name(), self.cohort.as_str(), &self.name]).stdout(Stdio::piped());
         command.args([self.address.v4.to_string(), self.address.v6.to_string()]);
         let mut process = self.namespace.spawn(command)?;

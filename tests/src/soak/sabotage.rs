@@ -63,13 +63,15 @@ pub struct Held {
     left: Vec<PathBuf>,
 }
 
-impl Held {
-    /// Takes away what was left behind on purpose, after somebody has looked.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn clean(&mut self) -> Result<()> {
-        self.left.drain(..).try_for_each(|path| fs::remove_dir(path).context("take away what was left"))
+/// What was left behind on purpose is taken away, after somebody has looked.
+impl Drop for Held {
+    fn drop(&mut self) {
+        for path in self.left.drain(..) {
+            if let Err(error) = fs::remove_dir(&path) {
+                // A drop cannot fail.
+                eprintln!("{} stays behind: {error}", path.display());
+            }
+        }
     }
 }
 
