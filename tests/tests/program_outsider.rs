@@ -275,8 +275,7 @@ fn who_has_found_ports_that_hit_can_send_the_canary_home_but_not_make_it_look_re
         for number in 0..50 {
             complete(rig, 700_000 + number, Mode::Nat)?;
         }
-        let trip =
-            rig.dataplane().sample().services[&many::key(0)].trip.context("his attempts time out on the canary alone")?;
+        let trip = rig.dataplane().sample().services[&many::key(0)].trip.context("his attempts time out on the canary alone")?;
         ensure!(trip.cause == Cause::Timeout, "{trip:?}");
         Ok(())
     })
