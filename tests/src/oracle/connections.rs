@@ -91,6 +91,13 @@ impl Connections {
             .is_none_or(|(_, owner)| owner.may_be_gone(leeway) || owner.service == service && owner.client == client)
     }
 
+    /// The way back of this client's connection before, if the new one has got its slot and goes to the same backend. While ports are free, that of a connection that is over is
+    /// given to nobody else.
+    pub(super) fn kept(&self, service: usize, client: SocketAddr, backend: usize, nat: Option<SocketAddr>) -> Option<WayBack> {
+        let (_, older) = self.of_client(service, client)?;
+        (nat.is_some() && older.nat == nat && older.backend == backend && older.closing).then(|| older.way_back.clone())
+    }
+
     pub(super) fn open(&mut self, connection: Connection) {
         let id = self.all.len();
         if let Some(older) = self.by_client.insert((connection.service, connection.client), id) {

@@ -296,7 +296,9 @@ impl Decision<'_> {
             let translation = Translation::Flow { source: Some(service.address), destination: connection.client };
             // A reply that goes nowhere isn't looked at.
             let goes = self.view.ip.ttl > 1 && self.view.tags.len() == connection.way_back.vlans.len();
-            let answered = goes && flags.is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK);
+            // Section 9: a challenge says that the backend has the connection already.
+            let challenge = |flags: u8| flags & (SYN | ACK | RST | FIN) == ACK;
+            let answered = goes && flags.is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK || challenge(flags));
             self.leave_for_client(id, connection, translation, closing, answered);
         }
         !connection.may_be_gone(self.world.leeway)

@@ -121,6 +121,8 @@ impl Oracle {
                 self.places.learn(index, service, client, backend, placed);
                 let protocol = service.protocol;
                 let (closing, doubtful, answered) = (false, false, false);
+                // Section 3: behind a RST and a SYN in its client's name a connection that keeps its port keeps its way back too.
+                let way_back = self.connections.kept(index, client, backend, nat).unwrap_or(way_back);
                 self.knowledge.push(live(service, client, backend, nat, way_back.clone()));
                 let service = index;
                 let opened = Connection { service, protocol, client, backend, nat, way_back, answered, closing, doubtful };
