@@ -10,12 +10,14 @@
 //! | `test`, `results`, `packages` | the groups of `cargo xtask test`, their sums, the tools they call |
 //! | `demo`, `bench`, `flip_latency`, `judge`, `soak` | `cargo xtask demo`, `cargo xtask bench`, `cargo xtask flip-latency`, `cargo xtask judge`, `cargo xtask soak` |
 //! | `oracle`, `fuzz` | `cargo xtask oracle`, `cargo xtask fuzz` |
+//! | `bpf_fs` | where an agent pins, if nobody has mounted it |
 //! | `binary` | what the others share: a binary of the tests, built and run in our place |
 //! | `vm` | `cargo xtask vm`: the program on other kernels, in virtual machines |
 
 mod apt;
 mod bench;
 mod binary;
+mod bpf_fs;
 mod build;
 mod demo;
 mod flip_latency;
@@ -122,6 +124,12 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::locate()?;
+    match &task {
+        Task::Test(_) | Task::Demo(_) | Task::Bench(_) | Task::FlipLatency(_) | Task::Oracle(_) | Task::Soak(_) | Task::Ci => {
+            bpf_fs::ensure()?;
+        }
+        Task::Build(_) | Task::Vm(_) | Task::Judge(_) | Task::Fuzz(_) => {}
+    }
     match task {
         Task::Build(options) => build::build(&workspace, options.profile()).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::test(&workspace, &options),

@@ -112,6 +112,10 @@ fn prepared() -> Site {
     let directory = site.node.config().parent().expect("it is in a directory").to_owned();
     fs::copy(binary().expect("built"), site.node.path("splitter")).expect("copied");
     fs::create_dir(site.node.pins().path()).expect("made");
+    // As the unit does before it: systemd mounts it for root alone.
+    let bpf_fs = site.node.pins().path().parent().expect("it is on a BPF file system");
+    let mode = fs::metadata(bpf_fs).expect("it is there").permissions().mode();
+    fs::set_permissions(bpf_fs, Permissions::from_mode(mode | 0o001)).expect("passable");
     for path in [&directory, site.node.pins().path()] {
         fs::set_permissions(path, Permissions::from_mode(0o700)).expect("closed to others");
         chown(path, Some(USER), Some(USER)).expect("given to the user");
