@@ -5,7 +5,7 @@ use splitter_ebpf::{
     frame::{Frame, Octets},
     header::{self, Family, Fragment, Packet, protocol},
     reason::Skip,
-    usual::{self, Head},
+    usual::{Head, TCP4, TCP6, UDP4, UDP6, Usual, V4, V6},
 };
 
 use crate::frames::{Input, Pieces, octets_of};
@@ -30,22 +30,22 @@ pub fn check(octets: &[u8]) {
         (by_the_page, decoded) => panic!("by the page {by_the_page:?}, decoded {decoded:?}"),
     }
     let linear = frame.len();
-    assert_usual(&Octets(&mut frame), linear, &decoded);
+    assert_usual(&mut Octets(&mut frame), linear, &decoded);
     assert_eq!(frame, input.frame, "reading wrote");
 
     if input.chose(IN_PIECES) {
         let linear = usize::from(input.number).min(frame.len());
-        let pieces = Pieces { all: frame.len(), first: &mut frame[..linear] };
+        let mut pieces = Pieces { all: frame.len(), first: &mut frame[..linear] };
         let in_pieces = header::decode(&pieces);
         // Headers that don't lie in the first piece are cut short; nothing else may differ.
         let cut_short = in_pieces.is_err_and(|skip| skip.label().starts_with("truncated"));
         assert!(in_pieces == decoded || cut_short, "in one piece {decoded:?}, in several {in_pieces:?}");
-        assert_usual(&pieces, linear, &in_pieces);
+        assert_usual(&mut pieces, linear, &in_pieces);
     }
 }
 
 /// The quick readers take nothing but what the decoder reads the same, and all of it that is usual.
-fn assert_usual(frame: &impl Frame, linear: usize, decoded: &Result<Packet, Skip>) {
+fn assert_usual(frame: &mut impl Frame, linear: usize, decoded: &Result<Packet, Skip>) {
     let usual = usual_of(frame, linear);
     match (usual, decoded) {
         (Some(packet), decoded) => assert_eq!(decoded, &Ok(packet), "the quick reader took it"),
@@ -62,13 +62,13 @@ fn assert_usual(frame: &impl Frame, linear: usize, decoded: &Result<Packet, Skip
     }
 }
 
-fn usual_of(frame: &impl Frame, linear: usize) -> Option<Packet> {
-    let head = Head::of(frame)?;
+fn usual_of(frame: &mut impl Frame, linear: usize) -> Option<Packet> {
+    let head = Head(frame.get(0)?);
     match (head.protocol4(), head.protocol6()) {
-        (Some(protocol::TCP), None) => usual::tcp4(frame.get(0)?, linear),
-        (Some(protocol::UDP), None) => usual::udp4(frame.get(0)?, linear),
-        (None, Some(protocol::TCP)) => usual::tcp6(frame.get(0)?, linear),
-        (None, Some(protocol::UDP)) => usual::udp6(frame.get(0)?, linear),
+        (Some(protocol::TCP), None) => V4::<TCP4>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
+        (Some(protocol::UDP), None) => V4::<UDP4>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
+        (None, Some(protocol::TCP)) => V6::<TCP6>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
+        (None, Some(protocol::UDP)) => V6::<UDP6>::of(frame.get_mut(0)?, linear).map(|usual| usual.packet()),
         _ => None,
     }
 }
