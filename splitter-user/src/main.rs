@@ -61,7 +61,10 @@ fn open(config: &Config) -> Result<Opened, OpenFailure> {
 
 /// The seeds of a data plane that runs; what is wrong with it is found out, and said, when it's opened.
 fn seeds(config: &Config) -> InForce {
-    kernel::seeds(&config.agent.pin_directory).unwrap_or_default()
+    kernel::seeds(&config.agent.pin_directory).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the seeds of the running data plane can't be read");
+        InForce::default()
+    })
 }
 
 fn kind(error: &kernel::OpenError) -> OpenFailureKind {

@@ -462,10 +462,27 @@ impl Seed {
             let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
             word ^ word >> 31
         }
-        let first = mix(self.0[0] ^ 0x243f_6a88_85a3_08d3);
-        let second = mix(self.0[1].wrapping_add(first) ^ 0x1319_8a2e_0370_7344);
+        let first = mix(self.0[0] ^ Self::FIRST);
+        let second = mix(self.0[1].wrapping_add(first) ^ Self::SECOND);
         [mix(first ^ second), second]
     }
+
+    /// The seed that has this key.
+    #[must_use]
+    pub const fn of_key([first, second]: [u64; 2]) -> Self {
+        /// The finaliser's steps backwards, by the multipliers' inverses.
+        const fn unmix(word: u64) -> u64 {
+            let word = (word ^ word >> 31 ^ word >> 62).wrapping_mul(0x3196_42b2_d24d_8ec3);
+            let word = (word ^ word >> 27 ^ word >> 54).wrapping_mul(0x96de_1b17_3f11_9089);
+            word ^ word >> 30 ^ word >> 60
+        }
+        let first = unmix(first) ^ second;
+        let low = (unmix(second) ^ Self::SECOND).wrapping_sub(first);
+        Self([unmix(first) ^ Self::FIRST, low])
+    }
+
+    const FIRST: u64 = 0x243f_6a88_85a3_08d3;
+    const SECOND: u64 = 0x1319_8a2e_0370_7344;
 }
 
 impl fmt::Debug for Seed {
@@ -594,6 +611,13 @@ mod tests {
         }
         // What is multiplied with must not be small.
         assert!(Seed([0, 0]).key().iter().all(|half| near(half.count_ones())));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_key_tells_its_seed(seed: [u64; 2]) {
+            proptest::prop_assert!(Seed::of_key(Seed(seed).key()) == Seed(seed));
+        }
     }
 
     #[test]

@@ -102,7 +102,11 @@ pub struct KernelDataplane {
 /// There is one, and it can't be read.
 pub fn seeds(pin_directory: &Path) -> Result<BTreeMap<ServiceKey, Seed>, OpenError> {
     let services = loader::services(pin_directory)?;
-    Ok(services.iter().filter(|service| service.in_use != 0).map(|service| (key_of(service), Seed(service.seed))).collect())
+    Ok(services
+        .iter()
+        .filter(|service| service.in_use != 0)
+        .map(|service| (key_of(service), Seed::of_key(service.seed)))
+        .collect())
 }
 
 /// Loads and attaches a data plane, or adopts the one that is there. Returns it with warnings for a person.
