@@ -55,7 +55,7 @@ fn whole_life(topology: Topology, mode: Mode) {
 
     // Flip: nobody new reaches the canary; who is there stays.
     for family in FAMILIES {
-        site.node.run(&["flip", &Kind::Echo.service(family), "--existing", "keep"]).expect("flipped");
+        steer(&site, &["flip", &Kind::Echo.service(family), "--existing", "keep"], true);
         let report = tcp_echo::Report::of(&load(&site, family).stop().expect("it stops"));
         assert_eq!((report.opened, report.broken), (CONNECTIONS, 0), "{mode}: {report:?}");
         assert!(!report.by_server.contains_key(&site.server("canary1").identity), "{mode}, flipped: {report:?}");
@@ -74,10 +74,10 @@ fn whole_life(topology: Topology, mode: Mode) {
     // And reset: the canary's connections end, no others.
     for family in FAMILIES {
         let service = Kind::Echo.service(family);
-        site.node.run(&["unflip", &service]).expect("back");
+        steer(&site, &["unflip", &service], false);
         let running = load(&site, family);
         let canary = running.report().by_server[&site.server("canary1").identity];
-        site.node.run(&["flip", &service, "--existing", "reset"]).expect("flipped");
+        steer(&site, &["flip", &service, "--existing", "reset"], true);
         let deadline = Instant::now() + LIMIT;
         while running.report().broken < canary && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
@@ -86,6 +86,17 @@ fn whole_life(topology: Topology, mode: Mode) {
         let report = tcp_echo::Report::of(&running.stop().expect("it stops"));
         assert_eq!((report.broken, report.bytes_wrong, report.strangers), (canary, 0, 0), "{mode}: {report:?}");
     }
+}
+
+/// Flips a service, or back. On an emulated processor the command line may have stopped waiting before the agent gets to answer: then its status says that it's done.
+fn steer(site: &Site, arguments: &[&str], flipped: bool) {
+    let Err(error) = site.node.run(arguments) else { return };
+    assert!(error.to_string().contains("did not answer within"), "{error}");
+    let service = arguments[1];
+    let is_done = |status: &splitter_user::api::wire::Status| {
+        status.services.iter().any(|found| found.name.to_string() == service && found.flip.is_some() == flipped)
+    };
+    site.node.wait_until("it is done", is_done).expect("done, late");
 }
 
 fn load(site: &Site, family: Family) -> tcp_echo::Running {
