@@ -323,8 +323,10 @@ pub const fn segment(word: SlotWord, side: Side, flags: u8, data: u32) -> Change
         (State::Embryonic, Side::Backend) if flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK => {
             Change { word: word.with_state(State::Answered), event: None, timing: Timing::Answered }
         }
-        // A challenge (RFC 5961, 4): the SYN wasn't the client's, or is one that the backend doesn't take for a new connection's.
-        (State::Embryonic, Side::Backend) if flags & (flag::SYN | flag::ACK | flag::FIN) == flag::ACK => {
+        // A challenge (RFC 5961, 4): the SYN wasn't the client's. (Elsewhere a lone ACK is one of a backend whose old connection of this port is in TIME-WAIT.)
+        (State::Embryonic, Side::Backend)
+            if word.0 & ANSWERED != 0 && flags & (flag::SYN | flag::ACK | flag::FIN) == flag::ACK =>
+        {
             Change::to(word.with_state(State::Established), Some(Event::Recognized))
         }
         (State::Embryonic | State::Answered, Side::Client) if opens(flags) => Change::to(word, Some(Event::Retransmitted)),

@@ -24,6 +24,8 @@ pub(super) struct Connection {
     pub way_back: WayBack,
     /// The attempt is known to have got an answer: the backend's SYN+ACK was seen, or (`dsr`) the client's ACK.
     pub answered: bool,
+    /// It has the slot of a connection before, which its backend had answered.
+    pub keeps_slot: bool,
     /// A FIN or RST was seen, or a flip has ended it.
     pub closing: bool,
     /// It may have been forgotten.
@@ -91,11 +93,18 @@ impl Connections {
             .is_none_or(|(_, owner)| owner.may_be_gone(leeway) || owner.service == service && owner.client == client)
     }
 
-    /// The way back of this client's connection before, if the new one has got its slot and goes to the same backend. While ports are free, that of a connection that is over is
+    /// The way back of this client's connection before, and whether its backend had answered that one, if the new one has got its slot and goes to the same backend. While ports are free, that of a connection that is over is
     /// given to nobody else.
-    pub(super) fn kept(&self, service: usize, client: SocketAddr, backend: usize, nat: Option<SocketAddr>) -> Option<WayBack> {
+    pub(super) fn kept(
+        &self,
+        service: usize,
+        client: SocketAddr,
+        backend: usize,
+        nat: Option<SocketAddr>,
+    ) -> Option<(WayBack, bool)> {
         let (_, older) = self.of_client(service, client)?;
-        (nat.is_some() && older.nat == nat && older.backend == backend && older.closing).then(|| older.way_back.clone())
+        (nat.is_some() && older.nat == nat && older.backend == backend && older.closing)
+            .then(|| (older.way_back.clone(), older.answered || older.keeps_slot))
     }
 
     pub(super) fn open(&mut self, connection: Connection) {

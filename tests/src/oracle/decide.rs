@@ -297,7 +297,7 @@ impl Decision<'_> {
             // A reply that goes nowhere isn't looked at.
             let goes = self.view.ip.ttl > 1 && self.view.tags.len() == connection.way_back.vlans.len();
             // Section 9: a challenge says that the backend has the connection already.
-            let challenge = |flags: u8| flags & (SYN | ACK | RST | FIN) == ACK;
+            let challenge = |flags: u8| connection.keeps_slot && flags & (SYN | ACK | RST | FIN) == ACK;
             let answered = goes && flags.is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK || challenge(flags));
             self.leave_for_client(id, connection, translation, closing, answered);
         }

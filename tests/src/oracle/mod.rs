@@ -122,10 +122,11 @@ impl Oracle {
                 let protocol = service.protocol;
                 let (closing, doubtful, answered) = (false, false, false);
                 // Section 3: behind a RST and a SYN in its client's name a connection that keeps its port keeps its way back too.
-                let way_back = self.connections.kept(index, client, backend, nat).unwrap_or(way_back);
+                let (way_back, keeps_slot) = self.connections.kept(index, client, backend, nat).unwrap_or((way_back, false));
                 self.knowledge.push(live(service, client, backend, nat, way_back.clone()));
                 let service = index;
-                let opened = Connection { service, protocol, client, backend, nat, way_back, answered, closing, doubtful };
+                let opened =
+                    Connection { service, protocol, client, backend, nat, way_back, answered, keeps_slot, closing, doubtful };
                 self.connections.open(opened);
             }
         }
