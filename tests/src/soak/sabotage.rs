@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::{Context, Result};
@@ -103,6 +104,8 @@ pub fn commit(kind: Sabotage, driver: &mut Driver<'_>, clients: &Clients<'_>, he
         }
         Sabotage::Metrics => {
             driver.world.node.kill();
+            // An agent can be back between two scrapes: this one is away for several.
+            thread::sleep(5 * super::watch::SCRAPES);
             driver.world.launch(super::world::Start::Plain)?;
             driver.world.node.wait_ready()?;
         }

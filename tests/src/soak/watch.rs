@@ -20,7 +20,7 @@ use super::{
 use crate::{lab::Namespace, node::METRICS, workload::http};
 
 /// Between two scrapes, as the fastest Prometheus would do it, and faster.
-const SCRAPES: Duration = Duration::from_millis(200);
+pub(super) const SCRAPES: Duration = Duration::from_millis(200);
 /// An agent on a machine with much else to do may take so long to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 const LOOKS: Duration = Duration::from_millis(100);
