@@ -14,10 +14,10 @@ use splitter_user::model::Mode;
 
 /// Connections of either family: enough for both versions to have some (a chance of 2 to the -23 that one has none), and not too many, see below.
 const CONNECTIONS: u64 = 24;
-/// So seldom that an emulated processor, which takes 2 ms for each word and its echo, has time for the agent besides.
-const INTERVAL: Duration = Duration::from_millis(400);
+/// So seldom that an emulated processor has time for the agent besides: a word and its echo take it some 5 ms. Five times as often, an adoption takes five times as long.
+const INTERVAL: Duration = Duration::from_secs(2);
 /// Long enough for every connection to be heard of.
-const WHILE: Duration = Duration::from_millis(600);
+const WHILE: Duration = Duration::from_millis(2_500);
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]

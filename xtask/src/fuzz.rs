@@ -139,6 +139,8 @@ fn build(workspace: &Workspace, targets: &[&Target]) -> Result<PathBuf> {
             let mut command = workspace.cargo("fuzz");
             // Without a sanitizer: nothing that is fuzzed is unsafe, and all assertions are on. So it's twice as fast, and needs no other standard library.
             command.args(["build", "--fuzz-dir", "fuzz", "--sanitizer", "none", "--target-dir"]).arg(&directory).args(target);
+            // Its default is one, which leaves all but one CPU idle while the largest of our own is compiled.
+            command.args(["--codegen-units", "16"]);
             command.args((!targets.iter().any(|target| target.agent)).then_some("--no-default-features"));
             // The compiler is a stable one; nothing but this build gets to see it.
             command.env("RUSTC_BOOTSTRAP", "1").env("PATH", tool::path(workspace)?).env_remove("RUSTFLAGS");
