@@ -10,6 +10,7 @@ pub mod lab;
 pub mod node;
 pub mod oracle;
 pub mod packet;
+pub mod replay;
 pub mod rig;
 pub mod soak;
 pub mod workload;

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     build::{self, Profile},
-    report, run,
+    packages, report, run,
     test::{NOT_ROOT, not_root},
     workspace::Workspace,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// The arguments of `cargo xtask oracle`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Handed to it as they are, such as --frames 1000000, --seed 7 and --json FILE.
+    /// Handed to it as they are, such as --frames 1000000, --seed 7, --real and --json FILE.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub arguments: Vec<String>,
 }
@@ -25,6 +25,9 @@ pub fn oracle(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if !geteuid().is_root() {
         eprintln!("{}", not_root("oracle", "it makes network namespaces and loads XDP programs"));
         return Ok(ExitCode::from(NOT_ROOT));
+    }
+    if options.arguments.iter().any(|argument| argument == "--real") {
+        packages::ensure(workspace, &packages::TESTS)?;
     }
     build::build(workspace, Profile::Dev)?;
     let which = ["--package", "splitter-tests", "--bin", "oracle"];

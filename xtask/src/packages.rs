@@ -21,7 +21,7 @@ use crate::{
 pub type Tool = (&'static str, &'static str);
 
 /// What the tests call.
-pub const TESTS: [Tool; 10] = [
+pub const TESTS: [Tool; 21] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -32,6 +32,17 @@ pub const TESTS: [Tool; 10] = [
     ("nft", "nftables"),
     ("systemd-analyze", "systemd"),
     ("faketime", "faketime"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("iperf3", "iperf3"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("gtlsserver", "ngtcp2-server"),
+    ("gtlsclient", "ngtcp2-client"),
+    ("openssl", "openssl"),
 ];
 /// What the bench calls besides: Splitter's peers. A path is a file that is no command.
 const PEERS: &[Tool] = &[("haproxy", "haproxy"), ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream")];

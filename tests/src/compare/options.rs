@@ -9,7 +9,7 @@ use super::BATCH;
 /// Hold the XDP program against the oracle
 ///
 /// Frames at random, with the structure that finds faults, go through the program that ships (by BPF_PROG_TEST_RUN) and through a second implementation that
-/// was written from docs/packet-path.md alone. Octets, actions and counters must be equal. Exit code 0: they are; 1: they aren't; 2: wrong usage, or not root.
+/// was written from docs/packet-path.md alone. Or what real programs say to each other does (--real). Octets, actions and counters must be equal. Exit code 0: they are; 1: they aren't; 2: wrong usage, or not root.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "oracle")]
 pub struct Options {
@@ -24,6 +24,22 @@ pub struct Options {
     /// This batch of 100,000 frames alone
     #[arg(long, value_name = "NUMBER")]
     pub batch: Option<usize>,
+
+    /// Record real programs in the lab instead, and replay what passed
+    #[arg(long, conflicts_with_all = ["frames", "batch"])]
+    pub real: bool,
+
+    /// Keep what was recorded in this directory, as pcapng files
+    #[arg(long, value_name = "DIR", requires = "real")]
+    pub keep: Option<PathBuf>,
+
+    /// Replay files that were kept
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["frames", "batch", "real"])]
+    pub pcap: Vec<PathBuf>,
+
+    /// How many times each recorded frame is sent cut short or changed as well
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub changed: usize,
 
     /// Write the figures into a file
     #[arg(long, value_name = "FILE")]

@@ -9,6 +9,7 @@ use splitter_user::dataplane::Dataplane;
 use crate::{
     oracle::{Action, Reason},
     packet::{
+        Mac,
         generate::{ALSO, DETAILS, Label, NAMES},
         parse,
     },
@@ -78,6 +79,13 @@ impl Seen {
         counted.iter().for_each(|reason| *self.reasons.entry(*reason).or_default() += 1);
     }
 
+    /// Fails unless the data plane's own totals of packets and octets are those of what was forwarded.
+    pub(crate) fn assert_totals(&self, rig: &mut Rig) -> anyhow::Result<()> {
+        let told = Traffic::told(rig);
+        ensure!(told == self.traffic, "counted {told:?}, and seen {:?}", self.traffic);
+        Ok(())
+    }
+
     /// Both.
     pub fn add(&mut self, other: Self) {
         fn sum<K: Ord>(one: &mut BTreeMap<K, usize>, other: BTreeMap<K, usize>) {
@@ -132,11 +140,10 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Counts a frame that was forwarded.
-    pub(super) fn see(&mut self, frame: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn see(&mut self, frame: &[u8], is_backend: impl Fn(Mac) -> bool) -> anyhow::Result<()> {
         let view = parse::parse(frame).map_err(|flaw| anyhow!("a frame that can't be read was forwarded: {flaw:?}"))?;
         let length = u64::try_from(view.ip.end - view.ip.at)?;
-        // The sample's backends have Ethernet addresses of their own kind.
-        if view.destination.0[3] == 0x10 {
+        if is_backend(view.destination) {
             (self.packets_to, self.bytes_to) = (self.packets_to + 1, self.bytes_to + length);
         } else {
             (self.packets_from, self.bytes_from) = (self.packets_from + 1, self.bytes_from + length);
@@ -145,7 +152,7 @@ impl Traffic {
     }
 
     /// What the data plane says.
-    pub(super) fn told(rig: &mut Rig) -> Self {
+    fn told(rig: &mut Rig) -> Self {
         let mut sum = Self::default();
         let sample = rig.dataplane().sample();
         for counters in sample.services.values().flat_map(|service| service.backends.values()).map(|backend| backend.counters) {

@@ -127,9 +127,15 @@ impl Node {
     /// The part of its configuration that says how the agent runs. Tables are small, so that many nodes fit beside each other.
     #[must_use]
     pub fn agent_section(&self) -> String {
+        self.agent_section_for(16)
+    }
+
+    /// The same, with room for so many services.
+    #[must_use]
+    pub fn agent_section_for(&self, services: u32) -> String {
         format!(
             "[agent]\ninterfaces = {:?}\nsocket = {:?}\nstate_directory = {:?}\npin_directory = {:?}\n\n\
-             [tables]\nservices = 16\nbackends = 64\nconnections = 65536\n",
+             [tables]\nservices = {services}\nbackends = 64\nconnections = 65536\n",
             self.interfaces,
             self.socket(),
             self.state(),

@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::{Mac, TCP, UDP};
 
 /// All that decides what happens to a frame. It may change during a run ([`super::Oracle::world_mut`]), but services and
 /// backends are known by their index: they are never removed nor reordered (a backend drains with weight 0).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct World {
     /// The services.
     pub services: Vec<Service>,
@@ -22,7 +23,7 @@ pub struct World {
 }
 
 /// Where the contract leaves time and table sizes open, what may have happened without a sign.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent permissions")]
 pub struct Leeway {
     /// A new `nat` connection may be refused with `ports_exhausted`.
@@ -43,7 +44,7 @@ impl Default for Leeway {
 }
 
 /// A service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// The address and port that clients connect to.
     pub address: SocketAddr,
@@ -64,7 +65,7 @@ pub struct Service {
 }
 
 /// A service's protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -73,7 +74,7 @@ pub enum Protocol {
 }
 
 /// How packets reach backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Both addresses and ports are rewritten.
     Nat,
@@ -82,7 +83,7 @@ pub enum Mode {
 }
 
 /// What decides where a client's connections go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Affinity {
     /// Each connection for itself.
     Connection,
@@ -91,7 +92,7 @@ pub enum Affinity {
 }
 
 /// What a flip does to the canary's connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Existing {
     /// They go on.
     Keep,
@@ -100,7 +101,7 @@ pub enum Existing {
 }
 
 /// What a network list says of its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     /// Always to the canary.
     AlwaysCanary,
@@ -109,7 +110,7 @@ pub enum Rule {
 }
 
 /// A version's backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Cohort {
     /// The version in production.
     Stable,
@@ -118,7 +119,7 @@ pub enum Cohort {
 }
 
 /// A backend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Address and port; in `dsr` mode the port is not used.
     pub address: SocketAddr,
@@ -131,7 +132,7 @@ pub struct Backend {
 }
 
 /// A way out of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
     /// Interface index.
     pub interface: u32,

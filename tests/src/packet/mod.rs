@@ -13,6 +13,8 @@ pub(crate) mod known_answers;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use build::{Checksum, Extension, Icmp, Ipv4, Ipv6, Network, Packet, Tag, Tcp, Transport, Udp, Units};
 
 /// EtherType of IPv4.
@@ -53,7 +55,7 @@ pub const PSH: u8 = 0x08;
 pub const ACK: u8 = 0x10;
 
 /// An Ethernet address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {

@@ -5,6 +5,7 @@
 mod clients;
 mod nginx;
 mod prometheus;
+mod servers;
 
 use std::{
     io,
@@ -14,8 +15,9 @@ use std::{
 
 pub use self::{
     clients::{CurlAnswer, WrkLoad, WrkReport, curl, promtool_check_metrics, wrk},
-    nginx::Nginx,
+    nginx::{Nginx, Speaks},
     prometheus::{Prometheus, Sample},
+    servers::{QUIC_BIG, Server, SshKeys, TlsKey, dnsmasq, iperf3, quic, redis, sshd},
 };
 use crate::lab::{LabError, Namespace, Process, Result};
 

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{comes_up, program};
+use super::{TlsKey, comes_up, program};
 use crate::{
     lab::{LabError, Namespace, Process, Result},
     workload::{
@@ -18,6 +18,17 @@ use crate::{
         http::{BACKEND_HEADER, VERSION_HEADER},
     },
 };
+
+/// What is spoken on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, known to be spoken (RFC 9113, 3.3).
+    Http2,
+    /// HTTP/2 or HTTP/1.1 over TLS, as the client likes.
+    Tls,
+}
 
 /// A running nginx with one worker; killed when dropped. `/` is answered with the version's name, `/1M` with
 /// 1 MiB, both with the headers of [`crate::workload::http`].
@@ -33,18 +44,32 @@ impl Nginx {
     /// # Errors
     /// When it is not installed or does not come up, with what it wrote.
     pub fn start(namespace: &Namespace, identity: &Identity, addresses: &[SocketAddr]) -> Result<Self> {
+        let listens: Vec<_> = addresses.iter().map(|address| (*address, Speaks::Http1)).collect();
+        Self::start_speaking(namespace, identity, &listens, None)
+    }
+
+    /// The same, with a protocol for each address. For TLS it needs a key.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_speaking(
+        namespace: &Namespace,
+        identity: &Identity,
+        listens: &[(SocketAddr, Speaks)],
+        key: Option<&TlsKey>,
+    ) -> Result<Self> {
         let mut command = program("nginx", "nginx-light")?;
         let directory = tempfile::Builder::new().prefix("nginx").tempdir().map_err(LabError::io("make a directory"))?;
         let root = directory.path();
         let log = root.join("log");
-        write(&root.join("nginx.conf"), configuration(root, identity, addresses).as_bytes())?;
+        write(&root.join("nginx.conf"), configuration(root, identity, listens, key).as_bytes())?;
         write(&root.join("1M"), &vec![b'.'; 1 << 20])?;
         let log_file = File::create(&log).map_err(LabError::io(format!("create {}", log.display())))?;
         command.arg("-p").arg(root).arg("-c").arg(root.join("nginx.conf")).arg("-e").arg(&log);
         command.stdout(log_file.try_clone().map_err(LabError::io("duplicate a descriptor"))?).stderr(log_file);
         let mut process = namespace.spawn(command)?;
         comes_up(namespace, &format!("nginx {identity}"), &mut process, &log, || {
-            addresses.iter().try_for_each(|address| TcpStream::connect_timeout(address, Duration::from_secs(1)).map(drop))
+            listens.iter().try_for_each(|(address, _)| TcpStream::connect_timeout(address, Duration::from_secs(1)).map(drop))
         })?;
         Ok(Self { _process: process, _directory: directory })
     }
@@ -54,12 +79,21 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content).map_err(LabError::io(format!("write {}", path.display())))
 }
 
-fn configuration(root: &Path, identity: &Identity, addresses: &[SocketAddr]) -> String {
+fn configuration(root: &Path, identity: &Identity, listens: &[(SocketAddr, Speaks)], key: Option<&TlsKey>) -> String {
     let root = root.display();
     let Identity { version, name } = identity;
-    let listen = addresses.iter().fold(String::new(), |mut text, address| {
+    let tls = key.map_or_else(String::new, |key| {
+        let TlsKey { private, certificate, .. } = key;
+        format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), private.display())
+    });
+    let listen = listens.iter().fold(String::new(), |mut text, (address, speaks)| {
         let family = if address.is_ipv6() { " ipv6only=on" } else { "" };
-        writeln!(text, "listen {address} backlog=4096 reuseport{family};").expect("writing to a string does not fail");
+        let speaks = match speaks {
+            Speaks::Http1 => "",
+            Speaks::Http2 => " http2",
+            Speaks::Tls => " ssl http2",
+        };
+        writeln!(text, "listen {address}{speaks} backlog=4096 reuseport{family};").expect("writing to a string does not fail");
         text
     });
     // The directory is root's alone, so the worker stays root: it lives in a namespace of a test that is root.
@@ -72,6 +106,7 @@ http {{
     uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;
     server {{
         {listen}
+        {tls}
         root {root};
         default_type text/plain;
         add_header {VERSION_HEADER} {version};
