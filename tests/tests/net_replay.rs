@@ -9,6 +9,9 @@ use splitter_tests::{
     replay::{Figures, PLACES, Place, Program, Recording, Replay, Size, Stage, pcapng},
 };
 
+/// What the oracle, and not the program, is told.
+type Lie = (&'static str, fn(&mut World));
+
 const REPLAY: Replay = Replay { mutants: 1, seed: 1, lie: |_| {} };
 
 #[test]
@@ -24,7 +27,7 @@ fn what_programs_say_in_dsr_mode_is_treated_as_the_page_says() -> Result<()> {
 #[test]
 fn a_replay_under_another_configuration_is_noticed_and_so_is_one_of_another_program_than_was_recorded() -> Result<()> {
     let recording = record(PLACES[2], &[Program::Dns])?.remove(0);
-    let lies: [(&str, fn(&mut World)); 4] = [
+    let lies: [Lie; 4] = [
         ("another port of a service", |world| world.services.iter_mut().for_each(|service| service.address.set_port(5_353))),
         ("another mode", |world| world.services.iter_mut().for_each(|service| service.mode = Mode::Dsr)),
         ("another backend's address", |world| {

@@ -28,6 +28,7 @@ pub fn oracle(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     }
     if options.arguments.iter().any(|argument| argument == "--real") {
         packages::ensure(workspace, &packages::TESTS)?;
+        packages::ensure(workspace, &packages::TALKERS)?;
     }
     build::build(workspace, Profile::Dev)?;
     let which = ["--package", "splitter-tests", "--bin", "oracle"];

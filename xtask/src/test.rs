@@ -232,7 +232,9 @@ fn perform(workspace: &Workspace, check: Check, offline: bool) -> Row {
     let started = Instant::now();
     let mut tally = Tally::default();
     let verdict = match check.work {
-        Work::Packages => verdict(packages::ensure(workspace, &packages::TESTS)),
+        Work::Packages => {
+            verdict(packages::ensure(workspace, &packages::TESTS).and_then(|()| packages::ensure(workspace, &packages::TALKERS)))
+        }
         Work::Build => verdict(build::build(workspace, Profile::Dev).and_then(|()| build::bench(workspace))),
         Work::Tool(arguments) => verdict(tool(&mut cargo(workspace, &arguments))),
         Work::ProgramClippy => verdict(build::provision(workspace).and_then(|library| program::clippy(workspace, &library))),

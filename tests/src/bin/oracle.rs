@@ -76,9 +76,12 @@ fn real(options: &Options) -> Result<()> {
     }
     for place in if options.real { &PLACES[..] } else { &[] } {
         let stage = Stage::start(*place, &Program::ALL).with_context(|| format!("building {}", place.name))?;
-        let recordings = Program::ALL.iter().map(|program| stage.record(*program, Size::LONG)).collect::<Result<Vec<_>>>()?;
+        let mut recordings = Vec::new();
+        for program in Program::ALL {
+            recordings.push(stage.record(program, Size::LONG)?);
+            println!("{}: recorded {}, {:.0} s", place.name, program.name(), started.elapsed().as_secs_f64());
+        }
         drop(stage);
-        println!("{}: recorded, {:.0} s", place.name, started.elapsed().as_secs_f64());
         let kept = match &options.keep {
             Some(directory) => recordings.iter().map(|recording| keep(recording, directory)).collect::<Result<Vec<_>>>()?,
             None => Vec::new(),

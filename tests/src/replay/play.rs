@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
 use serde::Serialize;
 
-use super::{Passed, Recording, Way, mutate::mutate, pairing::Pairing};
+use super::{Passed, Recording, Way, mutate::mutate, pairing::Pairing, stage::as_on_a_wire};
 use crate::{
     compare::{Seen, hold},
     oracle::{Action, Oracle, Reason, World},
@@ -106,6 +106,8 @@ impl Replay {
                 continue;
             }
             let (frame, ingress) = (pairing.translate(bytes), rig.ingress(*interface));
+            // Another port, and still a packet that a wire would carry.
+            as_on_a_wire(&frame).with_context(|| format!("frame {number}"))?;
             let what = format!("frame {number}");
             let performed = hold(rig, &mut oracle, &mut seen, &what, (&frame, ingress), is_backend)?;
             pairing.performed(&frame, &performed);

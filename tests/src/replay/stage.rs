@@ -1,11 +1,6 @@
 //! A lab with a splitter, servers behind it, and recorders on its links.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use splitter_user::model;
@@ -14,7 +9,7 @@ use super::{About, Passed, Program, Recording, Way};
 use crate::{
     compare,
     lab::{Addresses, Capture, Direction, Frame, Lab, Namespace, Offload, SERVICE, Topology},
-    node::{self, FAMILIES, Family, Node},
+    node::{self, FAMILIES, Node},
     oracle::{Affinity, Backend, Cohort, Mode, Protocol, Service, Way as Path, World, sample},
     packet::{
         ACK, Mac, SYN, checksum, get_u16,
@@ -32,7 +27,7 @@ const LONGEST: usize = 14 + 1_500;
 /// Longer than everything that one program does.
 const LIMIT: Duration = Duration::from_secs(120);
 /// What is under way when a client has ended has passed by then.
-const TAIL: Duration = Duration::from_millis(100);
+const TAIL: Duration = Duration::from_millis(30);
 /// Room in the node's table of services.
 const SERVICES: u32 = 32;
 /// Backends listen there above their service's port, in `nat`.
@@ -59,15 +54,15 @@ pub const PLACES: [Place; 3] = [
 pub struct Size {
     /// How often each program does what it does.
     pub rounds: usize,
-    /// How many frames are taken from each of the links at most.
+    /// How many frames are taken of each thing that it does, from each of the links, at most.
     pub frames: usize,
 }
 
 impl Size {
     /// For a test.
-    pub const SHORT: Self = Self { rounds: 1, frames: 1_000 };
+    pub const SHORT: Self = Self { rounds: 1, frames: 200 };
     /// For a longer look.
-    pub const LONG: Self = Self { rounds: 3, frames: 5_000 };
+    pub const LONG: Self = Self { rounds: 1, frames: 1_500 };
 }
 
 /// A lab with a splitter and servers.
@@ -114,11 +109,6 @@ impl Stage {
         Ok(Self { _servers: servers, node, ssh, _tls: Some(tls), lab, place, world })
     }
 
-    /// Where a client connects to.
-    pub(super) fn target(&self, family: Family, port: u16) -> SocketAddr {
-        SocketAddr::new(family.of(SERVICE), port)
-    }
-
     /// Where clients are.
     pub(super) fn client(&self) -> &Namespace {
         self.lab.client()
@@ -135,26 +125,17 @@ impl Stage {
     /// It fails, or what passed isn't as on a wire.
     pub fn record(&self, program: Program, size: Size) -> Result<Recording> {
         let what = || format!("{} ({})", program.name(), self.place.name);
-        let captures = self.captures(size).with_context(what)?;
-        program.talk(self, size).with_context(|| format!("{}; the agent wrote: {}", what(), self.node.log()))?;
-        thread::sleep(TAIL);
-        let (mut frames, mut lost, mut end) = (Vec::new(), 0, Duration::MAX);
-        for (interface, capture) in captures {
-            let captured = capture.stop()?;
-            lost += captured.lost;
-            if let Some(last) = captured.frames.last().filter(|_| captured.frames.len() >= size.frames) {
-                // It had enough: what other links have from later on misses its frames.
-                end = end.min(last.at);
+        let (mut frames, mut lost) = (Vec::new(), 0);
+        for family in (0..size.rounds).flat_map(|_| FAMILIES) {
+            let target = SocketAddr::new(family.of(SERVICE), program.services()[0].1);
+            for (number, step) in program.steps(self, target).into_iter().enumerate() {
+                let at = || format!("{}, step {number}, to {target}", what());
+                let captures = self.captures(size).with_context(at)?;
+                step().with_context(|| format!("{}; the agent wrote: {}", at(), self.node.log()))?;
+                thread::sleep(TAIL);
+                lost += merge(captures, size, &mut frames).with_context(at)?;
             }
-            let passed = captured.frames.into_iter().map(|Frame { bytes, direction, at }| {
-                // The captures are at the other ends of the node's links.
-                let way = if direction == Direction::Out { Way::In } else { Way::Out };
-                Passed { at, interface, way, bytes }
-            });
-            frames.extend(passed);
         }
-        frames.retain(|passed| passed.at <= end);
-        frames.sort_by_key(|passed| passed.at);
         let place = self.place.name.to_owned();
         let about = About { program: program.name().into(), place, world: self.world.clone(), lost };
         let recording = Recording { about, frames };
@@ -184,6 +165,28 @@ impl Stage {
     }
 }
 
+/// Ends captures and appends what they have, by time; how many frames they lost.
+fn merge(captures: Vec<(u32, Capture)>, size: Size, to: &mut Vec<Passed>) -> Result<u32> {
+    let (mut frames, mut lost, mut end) = (Vec::new(), 0, Duration::MAX);
+    for (interface, capture) in captures {
+        let captured = capture.stop()?;
+        lost += captured.lost;
+        if let Some(last) = captured.frames.last().filter(|_| captured.frames.len() >= size.frames) {
+            // It had enough: what other links have from later on misses its frames.
+            end = end.min(last.at);
+        }
+        frames.extend(captured.frames.into_iter().map(|Frame { bytes, direction, at }| {
+            // The captures are at the other ends of the node's links.
+            let way = if direction == Direction::Out { Way::In } else { Way::Out };
+            Passed { at, interface, way, bytes }
+        }));
+    }
+    frames.retain(|passed| passed.at <= end);
+    frames.sort_by_key(|passed| passed.at);
+    to.extend(frames);
+    Ok(lost)
+}
+
 /// Whether it may open a connection.
 fn opens(frame: &[u8]) -> bool {
     parse(frame).is_ok_and(|view| match view.transport {
@@ -194,7 +197,7 @@ fn opens(frame: &[u8]) -> bool {
 }
 
 /// Fails for what only a virtual link carries: segments merged or not yet cut, checksums not yet summed.
-fn as_on_a_wire(frame: &[u8]) -> Result<()> {
+pub(super) fn as_on_a_wire(frame: &[u8]) -> Result<()> {
     ensure!(frame.len() <= LONGEST, "a frame of {} octets: not as on a wire", frame.len());
     let Ok(view) = parse(frame) else { return Ok(()) };
     let field = match view.transport {
@@ -299,7 +302,7 @@ fn servers(lab: &Lab, place: Place, programs: &[Program], number: usize, tls: &T
     let own: Addresses = if place.mode == Mode::Nat { backend.address } else { SERVICE };
     let at = |program: Program| -> Vec<SocketAddr> {
         let port = backend_port(place, program.services()[0].1);
-        FAMILIES.map(|family| SocketAddr::new(IpAddr::from(family.of(own)), port)).to_vec()
+        FAMILIES.map(|family| SocketAddr::new(family.of(own), port)).to_vec()
     };
     let mut servers = Servers::default();
     let mut listens = Vec::new();
