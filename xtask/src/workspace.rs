@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -50,6 +50,10 @@ impl Workspace {
     pub fn cargo(&self, subcommand: &str) -> Command {
         let mut command = Command::new(cargo_program());
         command.current_dir(&self.root).arg(subcommand);
+        // What `cargo xtask` was told of itself. A build script that looks at it (ring's does) would run anew whenever somebody calls cargo without it, and half the workspace with it.
+        for name in env::vars_os().map(|(name, _)| name).filter(|name| tells_of_a_package(name)) {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -109,6 +113,12 @@ fn integration_tests(metadata: &Value) -> Vec<String> {
 }
 
 /// Cargo says which cargo runs us; the same one builds the rest.
+/// Whether cargo sets this variable for the program that `cargo run` starts, to tell it of its package.
+fn tells_of_a_package(variable: &OsStr) -> bool {
+    let tells = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    variable.to_str().is_some_and(tells)
+}
+
 fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
@@ -182,6 +192,17 @@ pub fn require(name: &str, remedy: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_hears_nothing_of_the_package_that_calls_it() {
+        let workspace = Workspace { root: "/".into(), target: "/".into(), integration_tests: Vec::new() };
+        let command = workspace.cargo("build");
+        for name in ["CARGO_PKG_VERSION", "CARGO_MANIFEST_DIR"] {
+            assert!(env::var_os(name).is_some(), "cargo tells every test of its package");
+            assert!(command.get_envs().any(|(removed, value)| removed == name && value.is_none()), "{name} is passed on");
+        }
+        assert!(!tells_of_a_package(OsStr::new("CARGO_TARGET_DIR")) && !tells_of_a_package(OsStr::new("PATH")));
+    }
 
     #[test]
     fn the_pinned_version_is_read_from_the_toolchain_file() {
