@@ -457,7 +457,11 @@ impl Dataplane for KernelDataplane {
     }
 
     fn bell(&self) -> Option<OwnedFd> {
-        self.bell.as_fd().try_clone_to_owned().ok()
+        let bell = self.bell.as_fd().try_clone_to_owned();
+        if let Err(error) = &bell {
+            tracing::warn!(%error, "no descriptor is left to hear of tripped breakers at once: they are found with the next sample");
+        }
+        bell.ok()
     }
 
     fn heard(&mut self) {

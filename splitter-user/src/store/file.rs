@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Loaded, State, Store, StoreError, decode, encode};
+use super::{Loaded, State, Store, StoreError, decode, encode, seal, state::Unreadable};
 
 const STATE: &str = "state.json";
 const LOCK: &str = "agent.lock";
@@ -84,7 +84,7 @@ impl Store for FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Fresh),
             Err(source) => return Err(StoreError::Read { path, source }),
         };
-        let why = match decode(&bytes) {
+        let why = match read(&bytes) {
             Ok(state) => return Ok(Loaded::Found(Box::new(state))),
             Err(why) => why.to_string(),
         };
@@ -95,9 +95,17 @@ impl Store for FileStore {
     }
 
     fn save(&mut self, state: &State) -> Result<(), StoreError> {
-        let bytes = encode(state).map_err(|source| StoreError::Encode { source })?;
-        self.replace(&bytes, |_| {}).map_err(|source| write_error(&self.directory, source))
+        let text = encode(state).map_err(|source| StoreError::Encode { source })?;
+        self.replace(&seal::seal(&text), |_| {}).map_err(|source| write_error(&self.directory, source))
     }
+}
+
+/// The state in a file's octets, if they are those that were written.
+fn read(bytes: &[u8]) -> Result<State, Unreadable> {
+    let (text, is_whole) = seal::open(bytes);
+    // First, since it says what is wrong, and the sum only that something is.
+    let state = decode(&text)?;
+    if is_whole { Ok(state) } else { Err(Unreadable::Changed) }
 }
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
@@ -226,11 +234,18 @@ mod tests {
         store.save(&some_state()).expect("saved");
         let whole = fs::read(store.path()).expect("read");
         let other_version = String::from_utf8(whole.clone()).expect("text").replacen("\"version\": 1", "\"version\": 9", 1);
+        // A state like any other, but not the one that was saved.
+        let other_number = seal::seal(&encode(&numbered(7)).expect("JSON"));
+        let other_number =
+            String::from_utf8(other_number).expect("text").replacen("\"adoptions\": 7", "\"adoptions\": 8", 1).into_bytes();
+        let unsealed = encode(&some_state()).expect("JSON");
         for (bytes, name, part) in [
             (&whole[..whole.len() / 2], "state.json.damaged-20260102T030405Z", "EOF while parsing"),
             (&b""[..], "state.json.damaged-20260102T030405Z-2", "EOF while parsing"),
             (&b"\xff\xfe"[..], "state.json.damaged-20260102T030405Z-3", "expected value"),
             (other_version.as_bytes(), "state.json.damaged-20260102T030405Z-4", "version 9, this agent reads version 1"),
+            (&other_number, "state.json.damaged-20260102T030405Z-5", "don't fit its checksum"),
+            (&unsealed, "state.json.damaged-20260102T030405Z-6", "don't fit its checksum"),
         ] {
             fs::write(store.path(), bytes).expect("damaged");
             let loaded = store.load("2026-01-02T03:04:05Z".parse().expect("a time")).expect("kept aside");
@@ -406,7 +421,7 @@ mod tests {
                         Some(less) => left = less,
                         None => raise(Signal::SIGKILL).expect("this is the end"),
                     };
-                    store.replace(&encode(&numbered(number)).expect("JSON"), end).expect("saved");
+                    store.replace(&seal::seal(&encode(&numbered(number)).expect("JSON")), end).expect("saved");
                 }
             }
             killed::acknowledge(&mut acknowledgements, number);

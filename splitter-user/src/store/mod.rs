@@ -10,6 +10,7 @@ mod history;
 mod killed;
 mod memory;
 mod rollout;
+mod seal;
 mod state;
 mod trip;
 

@@ -290,6 +290,9 @@ pub enum Unreadable {
         /// The version it names.
         found: u32,
     },
+    /// A state, but not the one that was written.
+    #[error("its octets don't fit its checksum")]
+    Changed,
     /// A state's fields, with a value that no agent wrote.
     #[error("{0}")]
     Unsound(#[from] Unsound),
