@@ -1,10 +1,11 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     thread::{sleep, spawn},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     unistd::geteuid,
@@ -254,7 +255,13 @@ fn a_full_disk_and_a_read_only_one_keep_what_was_kept_and_say_so() {
         let history = opened(&place);
         history.keep(&with_words(number, 50, 1_000)).expect("kept");
         drop(history);
-        mount::<str, Path, str, str>(None, &place, None, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None).expect("read-only");
+        let read_only = || mount::<str, Path, str, str>(None, &place, None, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None);
+        // A process that another test starts has every file of this one open, until it runs its program.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = read_only() {
+            assert!(error == Errno::EBUSY && Instant::now() < deadline, "read-only: {error}");
+            sleep(Duration::from_millis(1));
+        }
         let (_, opening) = FileHistory::open(&place, Timestamp::UNIX_EPOCH);
         let Opening::Closed(error) = opening else { panic!("{opening:?}") };
         assert!(error.why.contains("may not be written to"), "{error}");
