@@ -69,12 +69,12 @@ impl Latency {
     }
 
     /// So many samples.
-    fn draw(&self, samples: u64, random: &mut Xoshiro256PlusPlus, known: &mut Known, buckets: &mut Vec<(u8, u32)>) {
+    fn draw(&self, samples: u64, random: &mut Xoshiro256PlusPlus, buckets: &mut Vec<(u8, u32)>) {
         buckets.clear();
         if samples < 2 * self.shares.len() as u64 {
             self.draw_each(samples, random, buckets);
         } else {
-            self.draw_all(samples, random, known, buckets);
+            self.draw_all(samples, random, buckets);
         }
     }
 
@@ -92,13 +92,13 @@ impl Latency {
     }
 
     /// Bucket by bucket: how many of those that are left.
-    fn draw_all(&self, samples: u64, random: &mut Xoshiro256PlusPlus, known: &mut Known, buckets: &mut Vec<(u8, u32)>) {
+    fn draw_all(&self, samples: u64, random: &mut Xoshiro256PlusPlus, buckets: &mut Vec<(u8, u32)>) {
         let mut left = samples;
         for share in &self.shares {
             if left == 0 {
                 return;
             }
-            let here = known.binomial(left, share.here, random);
+            let here = binomial(left, share.here, random);
             if here > 0 {
                 buckets.push((share.bucket, u32::try_from(here).unwrap_or(u32::MAX)));
                 left -= here;
@@ -120,7 +120,6 @@ pub struct Behaviour {
 #[derive(Clone, Debug)]
 pub struct Traffic {
     random: Xoshiro256PlusPlus,
-    known: Known,
     rate: f64,
     cohorts: Cohorts<Behaviour>,
 }
@@ -129,7 +128,7 @@ impl Traffic {
     /// So many connections a second on average.
     #[must_use]
     pub fn new(seed: u64, rate: f64, cohorts: Cohorts<Behaviour>) -> Self {
-        Self { random: Xoshiro256PlusPlus::seed_from_u64(seed), known: Known::default(), rate, cohorts }
+        Self { random: Xoshiro256PlusPlus::seed_from_u64(seed), rate, cohorts }
     }
 
     /// From now on a cohort behaves like this.
@@ -150,13 +149,13 @@ impl Traffic {
         for (cohort, share) in [(Cohort::Stable, 1.0 - weight.fraction()), (Cohort::Canary, weight.fraction())] {
             let attempts = poisson(expected * share, &mut self.random);
             let behaviour = &self.cohorts[cohort];
-            let refused = self.known.binomial(attempts, behaviour.failures, &mut self.random);
+            let refused = binomial(attempts, behaviour.failures, &mut self.random);
             let completed = attempts - refused;
             let Seen { tally, times } = &mut seen[cohort];
             *tally = Tally { opened: attempts, completed, refused, ..Tally::default() };
             for (latency, buckets) in behaviour.times.iter().zip(times) {
                 match latency {
-                    Some(latency) => latency.draw(completed, &mut self.random, &mut self.known, &mut buckets.0),
+                    Some(latency) => latency.draw(completed, &mut self.random, &mut buckets.0),
                     None => *buckets = Buckets::default(),
                 }
             }
@@ -170,43 +169,15 @@ fn poisson(expected: f64, random: &mut Xoshiro256PlusPlus) -> u64 {
     Poisson::new(expected).map_or(0, |distribution| whole(distribution.sample(random)))
 }
 
-/// Distributions that were wanted before. The same few thousand come again and again, and to make one takes as long as to draw from it.
-#[derive(Clone, Debug)]
-struct Known {
-    slots: Vec<Option<(u64, f64, Binomial)>>,
-}
-
-impl Known {
-    /// Those of one traffic, most of them.
-    const SLOTS_LOG2: u32 = 13;
-
-    /// How many of so many it happens to.
-    fn binomial(&mut self, of: u64, chance: f64, random: &mut Xoshiro256PlusPlus) -> u64 {
-        if of == 0 || chance <= 0.0 {
-            return 0;
-        }
-        if chance >= 1.0 {
-            return of;
-        }
-        let slot = &mut self.slots[Self::place(of, chance)];
-        match slot {
-            Some((its, same, distribution)) if *its == of && same.to_bits() == chance.to_bits() => distribution.sample(random),
-            _ => Binomial::new(of, chance).map_or(0, |made| slot.insert((of, chance, made)).2.sample(random)),
-        }
+/// How many of so many it happens to.
+fn binomial(of: u64, chance: f64, random: &mut Xoshiro256PlusPlus) -> u64 {
+    if of == 0 || chance <= 0.0 {
+        return 0;
     }
-
-    /// By multiplicative hashing: the upper bits of the product hang on all of the factor's.
-    fn place(of: u64, chance: f64) -> usize {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mixed = (of.rotate_left(32) ^ chance.to_bits()).wrapping_mul(ODD);
-        (mixed >> (u64::BITS - Self::SLOTS_LOG2)) as usize
+    if chance >= 1.0 {
+        return of;
     }
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Self { slots: vec![None; 1 << Self::SLOTS_LOG2] }
-    }
+    Binomial::new(of, chance).map_or(0, |distribution| distribution.sample(random))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number that isn't negative")]
@@ -268,30 +239,13 @@ mod tests {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
         let (mut one_by_one, mut by_bucket) = (Vec::new(), Vec::new());
         latency.draw_each(1_000_000, &mut random, &mut one_by_one);
-        latency.draw_all(1_000_000, &mut random, &mut Known::default(), &mut by_bucket);
+        latency.draw_all(1_000_000, &mut random, &mut by_bucket);
         assert_eq!(one_by_one.len(), by_bucket.len());
         for ((bucket, a), (other, b)) in one_by_one.into_iter().zip(by_bucket) {
             assert_eq!(bucket, other);
             // Six standard deviations of the difference.
             let off = 6.0 * f64::from(a + b).sqrt();
             assert!((f64::from(a) - f64::from(b)).abs() < off, "bucket {bucket}: {a} and {b}");
-        }
-    }
-
-    #[test]
-    fn a_distribution_that_is_known_draws_what_a_new_one_does() {
-        let [mut random, mut other] = [11, 11].map(Xoshiro256PlusPlus::seed_from_u64);
-        let mut known = Known::default();
-        // More of them than there is room for, each twice in a row and again later.
-        for number in (0..20_000).chain(0..20_000) {
-            let (of, chance) = (1 + number % 1_000, 0.001 + 0.045 * (number / 1_000) as f64);
-            for _ in 0..2 {
-                let new = Binomial::new(of, chance).expect("a chance").sample(&mut other);
-                assert_eq!(known.binomial(of, chance, &mut random), new, "{of} by {chance}");
-            }
-        }
-        for (of, chance, expected) in [(0, 0.5, 0), (7, 0.0, 0), (7, -0.1, 0), (7, 1.0, 7), (7, 1.1, 7)] {
-            assert_eq!(known.binomial(of, chance, &mut random), expected);
         }
     }
 
