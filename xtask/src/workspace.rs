@@ -112,13 +112,13 @@ fn integration_tests(metadata: &Value) -> Vec<String> {
     names
 }
 
-/// Cargo says which cargo runs us; the same one builds the rest.
 /// Whether cargo sets this variable for the program that `cargo run` starts, to tell it of its package.
 fn tells_of_a_package(variable: &OsStr) -> bool {
     let tells = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     variable.to_str().is_some_and(tells)
 }
 
+/// Cargo says which cargo runs us; the same one builds the rest.
 fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
